@@ -1,0 +1,155 @@
+"""One model through evo_tvm and through other runtimes: same input, outputs checked, times side by side."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import evo_tvm
+from evo_tvm.bench import provenance, timing
+from evo_tvm.bench.compile_apart import compile_apart
+from evo_tvm.bench.inputs import Array, random_inputs
+from evo_tvm.bench.peers import Peer, Session, find_peers
+from evo_tvm.errors import CompileError
+
+#: What we call ourselves beside the peers.
+OURS = "evo_tvm"
+#: Largest max |difference| / max |reference| of a float32 model that counts as the same answer.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class PeerResult:
+    """A peer's figures beside ours. `difference` is max |ours - theirs| / max |theirs|, the worst output's."""
+
+    peer: Peer
+    difference: float
+    timing: timing.Timing
+    speedup: timing.Ratio
+
+    def agrees(self, tolerance: float = TOLERANCE) -> bool:
+        """Whether the outputs are the same, rounding apart."""
+        return self.difference <= tolerance
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; times in milliseconds per run."""
+
+    model: str
+    inputs: tuple[str, ...]
+    threads: int
+    timing: timing.Timing
+    peers: tuple[PeerResult, ...]
+    provenance: provenance.Provenance
+
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the figures doubtful, and the remedies."""
+        timings = (self.timing, *(result.timing for result in self.peers))
+        return (*self.provenance.warnings(), *(text for taken in timings for text in taken.warnings()))
+
+    def as_json(self) -> dict[str, object]:
+        """Plain data for `--json`."""
+        return {
+            "model": self.model,
+            "inputs": list(self.inputs),
+            "threads": self.threads,
+            OURS: self.timing.as_json(),
+            "peers": [
+                {
+                    **result.timing.as_json(),
+                    "difference": result.difference,
+                    "speedup": result.speedup.value,
+                    "speedup_by_round": list(result.speedup.by_round),
+                }
+                for result in self.peers
+            ],
+            "provenance": self.provenance.as_json(),
+            "warnings": list(self.warnings()),
+        }
+
+
+def compare(
+    model: str | Path,
+    peers: Sequence[str] = ("ort",),
+    *,
+    threads: int = 1,
+    rounds: int = 5,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Comparison:
+    """Compile the ONNX file `model` for this machine and put it beside `peers`, on random inputs drawn from `seed`.
+
+    Each runtime gets `threads` threads. Outputs are compared by name before anything is timed; a difference does not
+    raise: see `PeerResult.agrees`. Compiling happens in a process of its own.
+
+    Raises
+    ------
+    EvoError: the model does not compile, a peer is unknown, not installed, or does not load the model.
+    """
+    chosen = find_peers(peers)
+    with tempfile.TemporaryDirectory(prefix="evo_tvm-compare-") as folder:
+        artifact = Path(folder) / "model.evo"
+        compile_apart(Path(model), artifact, num_threads=threads, input_shapes=input_shapes, progress=progress)
+        module = evo_tvm.load(artifact, num_threads=threads)
+    inputs = random_inputs(module.inputs, seed)
+    sessions = {peer.name: peer.open(Path(model), threads) for peer in chosen}
+    ours = module.run(inputs)
+    differences = {name: worst_difference(ours, session.run(inputs)) for name, session in sessions.items()}
+
+    circumstances = provenance.here(threads, [peer.distribution for peer in chosen])
+    times = timing.measure(
+        {OURS: lambda: module.run(inputs)} | {name: _runner(session, inputs) for name, session in sessions.items()},
+        rounds=rounds,
+        progress=progress,
+    )
+    return Comparison(
+        model=str(model),
+        inputs=tuple(str(spec) for spec in module.inputs),
+        threads=threads,
+        timing=times[OURS],
+        peers=tuple(
+            PeerResult(peer, differences[peer.name], times[peer.name], timing.speedup(times[OURS], times[peer.name]))
+            for peer in chosen
+        ),
+        provenance=circumstances,
+    )
+
+
+def _runner(session: Session, inputs: Mapping[str, Array]) -> Callable[[], object]:
+    return lambda: session.run(inputs)
+
+
+def worst_difference(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> float:
+    """The largest max |ours - theirs| / max |theirs| over the outputs.
+
+    Infinite where only one side has a NaN or an infinity at some place, or where theirs is zero throughout and ours is
+    not.
+
+    Raises
+    ------
+    CompileError: the two sides have different outputs or shapes.
+    """
+    if set(ours) != set(theirs):
+        raise CompileError("the outputs' names differ", expected=sorted(theirs), got=sorted(ours))
+    return max((difference(ours[name], theirs[name], name) for name in theirs), default=0.0)
+
+
+def difference(ours: Array, theirs: Array, name: str = "output") -> float:
+    """max |ours - theirs| / max |theirs| of two arrays of one shape; 0.0 for empty ones."""
+    if ours.shape != theirs.shape:
+        raise CompileError("the output's shapes differ", where=name, expected=theirs.shape, got=ours.shape)
+    left, right = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    finite = np.isfinite(right)
+    if not np.array_equal(left[~finite], right[~finite], equal_nan=True) or not np.isfinite(left[finite]).all():
+        return float("inf")
+    worst = float(np.max(np.abs(left[finite] - right[finite]), initial=0.0))
+    scale = float(np.max(np.abs(right[finite]), initial=0.0))
+    if worst == 0.0:
+        return 0.0
+    return worst / scale if scale else float("inf")

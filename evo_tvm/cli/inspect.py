@@ -1,0 +1,113 @@
+"""`evo-tvm inspect`: what is in an `.evo` or an ONNX file, without running it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from evo_tvm._extras import needs_extra
+from evo_tvm.cli._command import Command
+from evo_tvm.cli._options import PATH, json_option
+from evo_tvm.cli._show import show, show_json, size_text, table
+from evo_tvm.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from evo_tvm.runtime.manifest import KernelInfo, Manifest
+
+
+@click.command(
+    cls=Command, epilog="Example: evo-tvm inspect resnet18.evo", short_help="Show what is in an .evo or an ONNX file."
+)
+@click.argument("file", metavar="M.evo|MODEL.onnx", type=PATH)
+@json_option
+def inspect(file: Path, as_json: bool) -> None:
+    """Show what is in a compiled model or in an ONNX file, without running it.
+
+    Of a compiled model: its target, inputs and outputs, and each kernel with its algorithm and schedule; kernels that
+    run with the default schedule, because no template covers them, are listed. Of an ONNX file: inputs, outputs and
+    operators.
+    """
+    if file.suffix == ".onnx":
+        _inspect_onnx(file, as_json)
+    elif file.suffix == ".evo":
+        _inspect_evo(file, as_json)
+    else:
+        raise UsageError("neither an .evo nor an .onnx file", where=file, hint="Give a file with one of these endings.")
+
+
+def _inspect_evo(file: Path, as_json: bool) -> None:
+    from evo_tvm.runtime import container
+
+    contents = container.read(file)
+    manifest = contents.manifest
+    if as_json:
+        defaults = [kernel.name for kernel in default_scheduled(manifest.kernels)]
+        show_json({**json.loads(manifest.to_json()), "default_schedule": defaults})
+        return
+    facts = table("", "")
+    facts.show_header = False
+    for name, value in _facts(file, manifest, len(contents.library), len(contents.weights)):
+        facts.add_row(name, value)
+    show(facts, "", _kernels(manifest.kernels), "", _default_note(manifest.kernels))
+
+
+def _facts(file: Path, manifest: Manifest, library_bytes: int, weights_bytes: int) -> list[tuple[str, str]]:
+    target = manifest.target
+    return [
+        ("file", f"{file}, {size_text(file.stat().st_size)}, format {manifest.format}"),
+        ("compiled by", f"evo_tvm {manifest.evo_tvm} on TVM {manifest.tvm}"),
+        ("target", f"{target.name} ({target.triple}, {target.cpu})"),
+        ("needs", " ".join(target.features) or "nothing beyond the architecture"),
+        ("threads", str(manifest.num_threads)),
+        *(("input", str(spec)) for spec in manifest.inputs),
+        *(("output", str(spec)) for spec in manifest.outputs),
+        ("code", size_text(library_bytes)),
+        ("weights", size_text(weights_bytes)),
+        ("arena", size_text(manifest.arena_bytes)),
+        ("arithmetic", f"{sum(kernel.flops for kernel in manifest.kernels) / 1e9:.3f} GFLOP a run"),
+    ]
+
+
+def _kernels(kernels: Sequence[KernelInfo]) -> Table:
+    rows = table(">#", "operator", "algorithm", "schedule", ">MFLOP", ">bytes", "layers")
+    for number, kernel in enumerate(kernels):
+        rows.add_row(
+            str(number),
+            kernel.operator,
+            kernel.algorithm,
+            kernel.schedule,
+            f"{kernel.flops / 1e6:.1f}",
+            size_text(kernel.bytes),
+            " + ".join(kernel.layers),
+        )
+    return rows
+
+
+def default_scheduled(kernels: Sequence[KernelInfo]) -> list[KernelInfo]:
+    """The kernels that no template covers: they are vectorised and parallel, but not tuned to their shape."""
+    return [kernel for kernel in kernels if kernel.schedule in ("", "default")]
+
+
+def _default_note(kernels: Sequence[KernelInfo]) -> str:
+    plain = default_scheduled(kernels)
+    if not plain:
+        return "Every kernel has a schedule of its own."
+    operators = sorted({kernel.operator for kernel in plain})
+    return f"{len(plain)} of {len(kernels)} kernels run with the default schedule: {', '.join(operators)}"
+
+
+def _inspect_onnx(file: Path, as_json: bool) -> None:
+    with needs_extra("compiler"):
+        from evo_tvm.frontend.inspect_model import describe
+
+        description = describe(file)
+    if as_json:
+        show_json(description.as_json())
+        return
+    show(str(description))

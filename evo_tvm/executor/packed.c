@@ -1,0 +1,144 @@
+/*
+ * The door for TVM's packed calling convention: `main` and `set_num_threads`, for tvm_ffi and TVM's RPC. The few types
+ * of that convention are declared here (tvm/ffi/c_api.h and dlpack.h define them), so no TVM header is needed.
+ */
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "abi.h"
+
+typedef struct {
+  int32_t type_index;
+  uint32_t zero_padding;
+  union {
+    int64_t v_int64;
+    void* v_ptr;
+  };
+} TVMFFIAny;
+enum { kFFINone = 0, kFFIInt = 1, kFFIDLTensorPtr = 7, kFFITensor = 70, kFFIObjectHeaderBytes = 24, kDLCPU = 1 };
+
+typedef struct {
+  void* data;
+  int32_t device_type, device_id;
+  int32_t ndim;
+  uint8_t dtype_code, dtype_bits;
+  uint16_t dtype_lanes;
+  int64_t* shape;
+  int64_t* strides;
+  uint64_t byte_offset;
+} DLTensor;
+
+extern void TVMFFIErrorSetRaisedFromCStr(const char* kind, const char* message) __attribute__((weak));
+
+static pthread_mutex_t default_lock = PTHREAD_MUTEX_INITIALIZER;
+static void* default_pool; /* of __tvm_ffi_main; made at its first call */
+static int32_t default_threads = 1;
+
+static int raise_error(const char* kind, const char* message) {
+  if (TVMFFIErrorSetRaisedFromCStr != NULL) TVMFFIErrorSetRaisedFromCStr(kind, message);
+  return -1;
+}
+
+static const char* role_of(int32_t i, int32_t* number) {
+  *number = i < evo_num_inputs ? i : i - evo_num_inputs;
+  if (i < evo_num_inputs) return "input";
+  if (*number < evo_num_outputs) return "output";
+  *number -= evo_num_outputs;
+  return *number == 0 ? "weights" : "arena";
+}
+
+/* The data of argument i, or NULL with the error set: not a contiguous CPU tensor, wrong size, not 64-byte aligned. */
+static void* tensor_data(const TVMFFIAny* arg, int32_t i, uint64_t expected, bool exact) {
+  int32_t number;
+  const char* role = role_of(i, &number);
+  char message[256];
+  const DLTensor* tensor = arg->v_ptr;
+  if (arg->type_index == kFFITensor) {
+    tensor = (const DLTensor*)((const char*)arg->v_ptr + kFFIObjectHeaderBytes);
+  } else if (arg->type_index != kFFIDLTensorPtr) {
+    snprintf(message, sizeof message, "argument %d (%s %d): expected a tensor, got type index %d", i, role, number,
+             arg->type_index);
+    raise_error("TypeError", message);
+    return NULL;
+  }
+  uint64_t elements = 1;
+  bool contiguous = tensor->device_type == kDLCPU;
+  for (int32_t d = tensor->ndim - 1; d >= 0; --d) {
+    if (tensor->strides != NULL && tensor->shape[d] != 1 && tensor->strides[d] != (int64_t)elements) contiguous = false;
+    elements *= (uint64_t)tensor->shape[d];
+  }
+  uint64_t bytes = elements * (((uint64_t)tensor->dtype_bits * tensor->dtype_lanes + 7) / 8);
+  char* data = (char*)tensor->data + tensor->byte_offset;
+  if (exact ? bytes != expected : bytes < expected) {
+    snprintf(message, sizeof message, "argument %d (%s %d): expected %s%llu bytes, got %llu", i, role, number,
+             exact ? "" : "at least ", (unsigned long long)expected, (unsigned long long)bytes);
+  } else if (bytes != 0 && !contiguous) {
+    snprintf(message, sizeof message, "argument %d (%s %d): expected a contiguous tensor in CPU memory", i, role,
+             number);
+  } else if (bytes != 0 && (uintptr_t)data % kAlign != 0) {
+    snprintf(message, sizeof message, "argument %d (%s %d): expected data aligned to %d bytes, got address %p", i, role,
+             number, kAlign, (void*)data);
+  } else {
+    return data == NULL ? (void*)(uintptr_t)kAlign : data; /* an empty tensor may have no data */
+  }
+  raise_error("ValueError", message);
+  return NULL;
+}
+
+/* main(inputs..., outputs..., weights, arena): runs the model on the default pool. */
+EXPORT int __tvm_ffi_main(void* self, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
+  (void)self;
+  const int32_t tensors = evo_num_inputs + evo_num_outputs;
+  if (num_args != tensors + 2) {
+    char message[160];
+    snprintf(message, sizeof message, "main: expected %d arguments (%d inputs, %d outputs, weights, arena), got %d",
+             tensors + 2, evo_num_inputs, evo_num_outputs, num_args);
+    return raise_error("TypeError", message);
+  }
+  void* data[tensors + 2];
+  for (int32_t i = 0; i < num_args; ++i) {
+    uint64_t bytes = i < tensors ? evo_tensor_bytes[i] : i == tensors ? evo_weights_bytes : evo_arena_bytes;
+    if ((data[i] = tensor_data(&args[i], i, bytes, i < tensors)) == NULL) return -1;
+  }
+  pthread_mutex_lock(&default_lock);
+  if (default_pool == NULL) default_pool = evo_pool_create(default_threads);
+  int32_t code = kErrorNoThreads;
+  if (default_pool != NULL) {
+    code = evo_run(default_pool, data, data + evo_num_inputs, data[tensors], data[tensors + 1], NULL);
+  }
+  pthread_mutex_unlock(&default_lock);
+  result->type_index = kFFINone;
+  result->zero_padding = 0;
+  result->v_int64 = 0;
+  if (code == 0) return 0;
+  if (code == kErrorNoThreads) return raise_error("RuntimeError", "main: the system has no threads left for the pool");
+  char message[64];
+  snprintf(message, sizeof message, "main: a kernel failed with code %d", code);
+  return raise_error("RuntimeError", message);
+}
+
+/* set_num_threads(n): how many threads main uses from now on. */
+EXPORT int __tvm_ffi_set_num_threads(void* self, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
+  (void)self;
+  if (num_args != 1 || args[0].type_index != kFFIInt || args[0].v_int64 < 1 || args[0].v_int64 > kMaxThreads) {
+    return raise_error("ValueError", "set_num_threads: expected one integer from 1 to 512");
+  }
+  pthread_mutex_lock(&default_lock);
+  default_threads = (int32_t)args[0].v_int64;
+  if (default_pool != NULL && evo_pool_threads(default_pool) != default_threads) {
+    evo_pool_destroy(default_pool);
+    default_pool = NULL;
+  }
+  pthread_mutex_unlock(&default_lock);
+  result->type_index = kFFINone;
+  result->zero_padding = 0;
+  result->v_int64 = 0;
+  return 0;
+}
+
+/* Threads must not outlive the code they run: ends them before the library is unloaded. */
+__attribute__((destructor)) static void unload(void) {
+  evo_pool_destroy(default_pool);
+  default_pool = NULL;
+}

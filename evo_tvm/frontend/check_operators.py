@@ -1,0 +1,94 @@
+"""Find every operator of a model that cannot be imported, before the import starts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import onnx
+import onnx_ir as ir
+
+from evo_tvm.errors import UnsupportedOperatorError
+
+_ONNX_DOMAINS = ("", "ai.onnx")
+_CONTRIB_DOMAIN = "com.microsoft"
+# These importers read an operator of com.microsoft and its namesake of ONNX alike; other namesakes differ.
+_SAME_IN_CONTRIB = frozenset({"Gelu", "QuantizeLinear", "DequantizeLinear"})
+# Operators that the importer treats outside its table.
+_BUILT_IN = frozenset({"Constant", "If"})
+_MAX_NODES_SHOWN = 5
+
+
+@dataclass(frozen=True, order=True)
+class UnsupportedOperator:
+    """An operator that cannot be imported, and the nodes that use it."""
+
+    domain: str
+    op_type: str
+    nodes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        name = f"{self.domain}::{self.op_type}" if self.domain else self.op_type
+        shown = ", ".join(self.nodes[:_MAX_NODES_SHOWN])
+        more = f" and {len(self.nodes) - _MAX_NODES_SHOWN} more" if len(self.nodes) > _MAX_NODES_SHOWN else ""
+        return f"{name} ({len(self.nodes)}x: {shown}{more})"
+
+
+def check_operators(model: ir.Model, where: object = None) -> None:
+    """Raise UnsupportedOperatorError, naming every operator that cannot be imported and its nodes, sorted."""
+    unsupported = find_unsupported(model)
+    if unsupported:
+        raise UnsupportedOperatorError(
+            f"{len(unsupported)} unsupported operator{'s' if len(unsupported) > 1 else ''}: "
+            + "; ".join(map(str, unsupported)),
+            where=where,
+            hint="Export the model without them, or cut those nodes off with onnx.utils.extract_model.",
+        )
+
+
+def find_unsupported(model: ir.Model) -> tuple[UnsupportedOperator, ...]:
+    """Return the operators of `model` and of its nested graphs that cannot be imported, sorted by domain and name."""
+    nodes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if not is_importable(node.domain, node.op_type):
+            nodes[node.domain, node.op_type].append(node_name(node))
+    return tuple(sorted(UnsupportedOperator(*key, tuple(names)) for key, names in nodes.items()))
+
+
+def node_name(node: ir.Node) -> str:
+    """Return the name of `node`, or where it has none the name of its first output."""
+    return node.name or next((str(output.name) for output in node.outputs if output.name), node.op_type)
+
+
+def is_importable(domain: str, op_type: str) -> bool:
+    """Whether there is an importer for operator `op_type` of `domain`."""
+    if domain in _ONNX_DOMAINS:
+        return op_type in _standard_operators()
+    return domain == _CONTRIB_DOMAIN and op_type in _contrib_operators()
+
+
+@cache
+def _standard_operators() -> frozenset[str]:
+    """Return the operators of ONNX itself that can be imported."""
+    return frozenset(_importers()) & _onnx_operators() | _BUILT_IN
+
+
+@cache
+def _contrib_operators() -> frozenset[str]:
+    """Return the operators of com.microsoft that can be imported: those in TVM's table that ONNX does not have."""
+    return frozenset(_importers()) - _onnx_operators() | _SAME_IN_CONTRIB
+
+
+@cache
+def _onnx_operators() -> frozenset[str]:
+    """Return the names of all operators of ONNX's own domain."""
+    return frozenset(schema.name for schema in onnx.defs.get_all_schemas() if schema.domain in _ONNX_DOMAINS)
+
+
+def _importers() -> Iterable[str]:
+    """Return the names in the importer's own table (TVM is loaded only now: it takes seconds)."""
+    from evo_tvm.frontend.import_graph import converters
+
+    return converters()

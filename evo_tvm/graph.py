@@ -1,0 +1,121 @@
+"""The kernel graph: what a Relax module becomes once every operator is a kernel, or part of one.
+
+A `Group` is one kernel: at most one anchor (convolution, pooling, a TIR function, ...) and the elementwise operators
+fused behind it. Values keep their logical NCHW shape throughout; how one lies in memory is its `Layout`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a rank-4 value lies in memory: (N, ceil(C/block), H, W, block), inside a border of zeros.
+
+    `block` 1 is plain NCHW. `halo` is the border's rows above, columns to the left, rows below, columns to the right:
+    what the widest padded consumer reads, so that no kernel copies its input to pad it.
+    """
+
+    block: int = 1
+    halo: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def __str__(self) -> str:
+        name = f"NCHW{self.block}c" if self.block > 1 else "plain"
+        return name + (f"+{','.join(map(str, self.halo))}" if any(self.halo) else "")
+
+
+PLAIN = Layout()
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the graph. `data` holds a constant's elements; `layout` is filled in by the layout pass."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: np.ndarray | None = field(default=None, compare=False)
+    layout: Layout = PLAIN
+
+    @property
+    def size(self) -> int:
+        """Number of logical elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator in a group. `args` number the group's inputs first, then the results of the operators before it.
+
+    `attrs` are the operator's static attributes; a "tir" operator has its PrimFunc under "func".
+    """
+
+    kind: str
+    args: tuple[int, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One kernel: operators `ops` over the values `inputs`; the last operator's result is `outputs`."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ops: tuple[Op, ...]
+
+    @property
+    def anchor(self) -> Op:
+        """The operator that decides algorithm and schedule: the first."""
+        return self.ops[0]
+
+    @property
+    def output(self) -> str:
+        """The one output of a group that is not a TIR function."""
+        return self.outputs[0]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A value that lies inside a larger one: its channels begin at `channel` of `whole`'s."""
+
+    whole: str
+    channel: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Groups in an order in which they can run, and all values by name.
+
+    `parts` are the values that a concatenation takes where they were written, without a copy.
+    """
+
+    values: Mapping[str, Value]
+    groups: tuple[Group, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parts: Mapping[str, Part] = field(default_factory=dict)
+
+    def consumers(self) -> dict[str, list[Group]]:
+        """The groups that read each value, in order; a group that reads it twice stands there twice."""
+        readers: dict[str, list[Group]] = {name: [] for name in self.values}
+        for group in self.groups:
+            for name in group.inputs:
+                readers[name].append(group)
+        return readers
+
+    def producers(self) -> dict[str, Group]:
+        """The group that writes each value."""
+        return {name: group for group in self.groups for name in group.outputs}
+
+    def with_groups(self, groups: Iterator[Group] | list[Group] | tuple[Group, ...], **values: Value) -> Graph:
+        """This graph with other groups and more (or changed) values; values nobody names any more are dropped."""
+        groups = tuple(groups)
+        used = {*self.inputs, *self.outputs, *(n for g in groups for n in (*g.inputs, *g.outputs))}
+        return replace(self, groups=groups, values={n: v for n, v in {**self.values, **values}.items() if n in used})

@@ -1,0 +1,59 @@
+"""Direct ("spatial pack") convolution over channel-blocked tensors.
+
+The blocked layout NCHWc and the register tile over output pixels follow Georganas et al., "Anatomy of
+High-Performance Deep Learning Convolutions on SIMD Architectures" (SC 2018) and NeoCPU (Liu et al., ATC 2019).
+"""
+
+from __future__ import annotations
+
+from tvm import te
+
+
+def conv2d(
+    data: te.Tensor,
+    weight: te.Tensor,
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int = 1,
+) -> te.Tensor:
+    """Valid convolution of `data` (padding is part of its shape) with packed weights.
+
+    data: (N, IC/ib, H, W, ib); weight: (OC/ob, IC/groups/ib, KH, KW, ib, ob); result: (N, OC/ob, OH, OW, ob), of the
+    dtype of `data`. An NCHW tensor is the case ib = 1. With groups, a block of channels lies within one group.
+    """
+    n, _, height, width, _ = (int(e) for e in data.shape)
+    oc_blocks, ic_blocks, kh, kw, ib, ob = (int(e) for e in weight.shape)
+    out_h = (height - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+    out_w = (width - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    blocks_per_group = oc_blocks // groups
+    co, ci = te.reduce_axis((0, ic_blocks), "co"), te.reduce_axis((0, ib), "ci")
+    r, s = te.reduce_axis((0, kh), "r"), te.reduce_axis((0, kw), "s")
+
+    def tap(b, o, i, j, v):  # type: ignore[no-untyped-def]
+        first = (o // blocks_per_group) * ic_blocks if groups > 1 else 0
+        pixel = data[b, first + co, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], ci]
+        return te.sum(pixel * weight[o, co, r, s, ci, v], axis=[co, r, s, ci])
+
+    return te.compute((n, oc_blocks, out_h, out_w, ob), tap, name="conv")
+
+
+def depthwise_conv2d(
+    data: te.Tensor, weight: te.Tensor, stride: tuple[int, int], dilation: tuple[int, int]
+) -> te.Tensor:
+    """Depthwise convolution (channel multiplier 1) of `data`, whose shape includes the padding.
+
+    data: (N, C/b, H, W, b); weight: (C/b, KH, KW, b); result: (N, C/b, OH, OW, b).
+    """
+    n, blocks, height, width, block = (int(e) for e in data.shape)
+    _, kh, kw, _ = (int(e) for e in weight.shape)
+    out_h = (height - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+    out_w = (width - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    r, s = te.reduce_axis((0, kh), "r"), te.reduce_axis((0, kw), "s")
+    return te.compute(
+        (n, blocks, out_h, out_w, block),
+        lambda b, c, i, j, v: te.sum(
+            data[b, c, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], v] * weight[c, r, s, v],
+            axis=[r, s],
+        ),
+        name="depthwise",
+    )

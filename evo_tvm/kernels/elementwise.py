@@ -1,0 +1,76 @@
+"""Scalar expressions of the elementwise operators: what can be fused behind any kernel, in any layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tvm import tirx
+from tvm.ir import Expr as PrimExpr
+
+Expression = Callable[..., PrimExpr]
+
+
+def _f(value: float) -> PrimExpr:
+    return tirx.const(value, "float32")
+
+
+def _clip(x: PrimExpr, *, min: float, max: float) -> PrimExpr:
+    return tirx.min(tirx.max(x, _f(min)), _f(max))
+
+
+def _leaky_relu(x: PrimExpr, *, alpha: float) -> PrimExpr:
+    return tirx.Select(x > 0, x, x * _f(alpha))
+
+
+def _prelu(x: PrimExpr, slope: PrimExpr) -> PrimExpr:
+    return tirx.Select(x > 0, x, x * slope)
+
+
+def _sigmoid(x: PrimExpr) -> PrimExpr:
+    return _f(1) / (_f(1) + tirx.exp(-x))
+
+
+def _hard_sigmoid(x: PrimExpr, *, alpha: float, beta: float) -> PrimExpr:
+    return _clip(x * _f(alpha) + _f(beta), min=0.0, max=1.0)
+
+
+def _gelu(x: PrimExpr) -> PrimExpr:
+    return x * _f(0.5) * (_f(1) + tirx.erf(x * _f(0.7071067811865476)))
+
+
+#: operator -> its value from the values of its operands and its attributes, all float32
+EXPRESSIONS: Mapping[str, Expression] = {
+    "abs": tirx.abs,
+    "add": lambda a, b: a + b,
+    "clip": _clip,
+    "divide": lambda a, b: a / b,
+    "erf": tirx.erf,
+    "exp": tirx.exp,
+    "gelu": _gelu,
+    "hard_sigmoid": _hard_sigmoid,
+    "leaky_relu": _leaky_relu,
+    "log": tirx.log,
+    "maximum": tirx.max,
+    "minimum": tirx.min,
+    "multiply": lambda a, b: a * b,
+    "negative": lambda a: -a,
+    "prelu": _prelu,
+    "relu": lambda a: tirx.max(a, _f(0)),
+    "rsqrt": lambda a: _f(1) / tirx.sqrt(a),
+    "sigmoid": _sigmoid,
+    "silu": lambda a: a * _sigmoid(a),
+    "sqrt": tirx.sqrt,
+    "square": lambda a: a * a,
+    "subtract": lambda a, b: a - b,
+    "tanh": tirx.tanh,
+}
+
+#: Operators that keep the zeros of idle lanes finite whatever the constants are, so that they may run on channels
+#: padded up to the block (0/0 or log(0) in an idle lane would reach the next layer as NaN times zero).
+SAFE_ON_IDLE_LANES = frozenset(EXPRESSIONS) - {"divide", "log", "rsqrt"}
+
+
+def apply(kind: str, operands: list[PrimExpr], attrs: Mapping[str, Any]) -> PrimExpr:
+    """The value of elementwise operator `kind`."""
+    return EXPRESSIONS[kind](*operands, **attrs)

@@ -1,0 +1,284 @@
+"""A group of the kernel graph => one unscheduled PrimFunc, and what its parameters are.
+
+The anchor becomes a stage named after its kind; everything elementwise behind it becomes the one stage "output".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import te, tirx
+from tvm.ir import Expr
+from tvm.s_tir import Schedule
+
+from evo_tvm.graph import Graph, Group, Op, Value
+from evo_tvm.kernels import elementwise
+from evo_tvm.kernels.conv2d import conv2d, depthwise_conv2d
+from evo_tvm.kernels.dense import dense
+from evo_tvm.kernels.pack import Packing
+from evo_tvm.kernels.pool import global_avg_pool2d, pool2d
+from evo_tvm.plan.storage import Placement, View
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One pointer that a kernel takes: a constant in a packing, or a view of a value."""
+
+    name: str
+    view: View | None = None
+    packing: Packing | None = None
+
+
+@dataclass(frozen=True)
+class LoweredGroup:
+    """`func` in TE's form, views applied; parameters in its order, the outputs last.
+
+    `inputs` and `outputs` are the group's values: logical shapes and dtypes.
+    """
+
+    group: Group
+    func: tirx.PrimFunc
+    parameters: tuple[Parameter, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+def lower_group(graph: Graph, placement: Placement, group: Group, lanes: int) -> LoweredGroup:
+    """Writes the group in TE. `lanes`: float32 lanes of the target's vectors, the width of a dense panel."""
+    inputs = tuple(graph.values[n] for n in group.inputs)
+    outputs = tuple(graph.values[n] for n in group.outputs)
+    if group.anchor.kind == "tir":
+        func, parameters = group.anchor.attrs["func"], [_plain_parameter(v, placement) for v in (*inputs, *outputs)]
+    else:
+        func, parameters = _Lowering(graph, placement, group, lanes).run()
+    return LoweredGroup(group, func, tuple(parameters), inputs, outputs)
+
+
+def _plain_parameter(value: Value, placement: Placement) -> Parameter:
+    if value.data is not None:
+        return Parameter(value.name, packing=Packing("plain", shape=value.shape))
+    return Parameter(value.name, placement.view(value.name))
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, placement: Placement, group: Group, lanes: int) -> None:
+        self.graph, self.placement, self.group, self.lanes = graph, placement, group, lanes
+        self.values = [graph.values[n] for n in group.inputs]
+        self.out = graph.values[group.output]
+        self.parameters: list[Parameter] = []
+        self.tensors: list[te.Tensor] = []
+
+    def run(self) -> tuple[tirx.PrimFunc, list[Parameter]]:
+        group, kind = self.group, self.group.anchor.kind
+        make = getattr(self, f"_{kind}", self._elementwise)
+        output = make(group.anchor)
+        view = self.placement.view(self.out.name, tuple(int(e) for e in output.shape))
+        self.parameters.append(Parameter(self.out.name, view))
+        func = te.create_prim_func([*self.tensors, output])
+        return self._apply_views(func), self.parameters
+
+    def _apply_views(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
+        """Rewrites the accesses of parameters that are not compact to a flat buffer at the view's strides."""
+        strided = [p.view for p in self.parameters if p.view is not None and not p.view.compact]
+        if not strided:
+            return func
+        sch = Schedule(func)
+        for tensor, parameter in zip([*func.params], self.parameters, strict=True):
+            view = parameter.view
+            if view is None or view.compact:
+                continue
+            block, access = _user(sch, tensor.name)
+            sch.transform_layout(block, access, _flat_index(view.strides), assume_injective_transform=True)
+        return sch.mod["main"]
+
+    # -- parameters -----------------------------------------------------------------------------------------------
+
+    def _placeholder(self, parameter: Parameter, shape: tuple[int, ...]) -> te.Tensor:
+        tensor = te.placeholder(shape, name=f"p{len(self.parameters)}", dtype=self.graph.values[parameter.name].dtype)
+        self.parameters.append(parameter)
+        self.tensors.append(tensor)
+        return tensor
+
+    def _constant(self, index: int, packing: Packing) -> te.Tensor:
+        return self._placeholder(Parameter(self.values[index].name, packing=packing), packing.shape)
+
+    def _data(self, index: int, padding: tuple[int, int, int, int] = (0, 0, 0, 0)) -> te.Tensor:
+        """A rank-4 value as (N, C/b, H, W, b), `padding` of its border included."""
+        value = self.values[index]
+        view = self.placement.view(value.name, (*value.shape, 1), padding)
+        return self._placeholder(Parameter(value.name, view), view.shape)
+
+    # -- anchors --------------------------------------------------------------------------------------------------
+
+    def _conv2d(self, op: Op) -> te.Tensor:
+        data = self._data(op.args[0], op.attrs["padding"])
+        ib, ob = int(data.shape[4]), self.out.layout.block
+        oc, ic, kh, kw = self.values[op.args[1]].shape
+        packing = Packing("conv2d", (-(-oc // ob), -(-ic // ib), kh, kw, ib, ob))
+        weight = self._constant(op.args[1], packing)
+        stage = conv2d(data, weight, op.attrs["stride"], op.attrs["dilation"], op.attrs["groups"])
+        return self._epilogue(stage)
+
+    def _depthwise_conv2d(self, op: Op) -> te.Tensor:
+        data = self._data(op.args[0], op.attrs["padding"])
+        block = self.out.layout.block
+        c, _, kh, kw = self.values[op.args[1]].shape
+        weight = self._constant(op.args[1], Packing("depthwise", (-(-c // block), kh, kw, block)))
+        return self._epilogue(depthwise_conv2d(data, weight, op.attrs["stride"], op.attrs["dilation"]))
+
+    def _pool(self, op: Op) -> te.Tensor:
+        return self._epilogue(
+            pool2d(self._data(op.args[0]), op.kind, out_size=self.out.shape[2:], **op.attrs)  # type: ignore[arg-type]
+        )
+
+    _max_pool2d = _avg_pool2d = _pool
+
+    def _global_avg_pool2d(self, op: Op) -> te.Tensor:
+        value = self.values[op.args[0]]
+        total, block = global_avg_pool2d(self._data(op.args[0])), value.layout.block
+        scale = tirx.const(1.0 / (value.shape[2] * value.shape[3]), "float32")
+        return self._output(self.out.shape, 1, lambda n, c, *_: total[n, c // block, c % block] * scale)
+
+    def _dense(self, op: Op) -> te.Tensor:
+        depth, width = self.values[op.args[1]].shape
+        rows = math.prod(self.out.shape[:-1])
+        data_value = self.values[op.args[0]]
+        view = self.placement.view(data_value.name, (rows, depth))
+        data = self._placeholder(Parameter(data_value.name, view), (rows, depth))
+        panels = -(-width // self.lanes)
+        weight = self._constant(op.args[1], Packing("dense", (panels, depth, self.lanes)))
+        product, lanes = dense(data, weight), self.lanes
+        return self._output((rows, width), 1, lambda i, j: product[i, j // lanes, j % lanes])
+
+    def _concat(self, op: Op) -> te.Tensor:
+        parts = [self._whole(i) for i in op.args]
+        starts = [sum(self.values[i].shape[1] for i in op.args[:k]) for k in range(len(op.args))]
+
+        def pick(n, c, h, w):  # type: ignore[no-untyped-def]
+            result = parts[-1][n, c - starts[-1], h, w]
+            for k in range(len(parts) - 2, -1, -1):
+                result = tirx.if_then_else(c < starts[k + 1], parts[k][n, c - starts[k], h, w], result)
+            return result
+
+        return self._output(self.out.shape, 1, pick)
+
+    def _transform(self, op: Op) -> te.Tensor:
+        """From any block to any other; idle lanes of the result are zero."""
+        value, block, old = self.values[0], self.out.layout.block, self.values[0].layout.block
+        data = self._data(0)
+        channels = value.shape[1]
+
+        def element(n, co, h, w, v):  # type: ignore[no-untyped-def]
+            c = co * block + v
+            found = data[n, c // old, h, w, c % old]
+            return found if channels % block == 0 else tirx.if_then_else(c < channels, found, tirx.const(0, value.dtype))
+
+        n, c, h, w = value.shape
+        return te.compute((n, -(-c // block), h, w, block), element, name="output")
+
+    def _elementwise(self, op: Op) -> te.Tensor:
+        block = self.out.layout.block
+        if block == 1:
+            whole = [v for v in self.values if v.shape == self.out.shape]
+            if all(v.shape == self.out.shape or v.size == 1 for v in self.values) and whole:
+                return self._output((self.out.size,), 1, None)
+            return self._output(self.out.shape or (1,), 1, None)
+        n, c, h, w = self.out.shape
+        return self._output((n, -(-c // block), h, w, block), block, None)
+
+    # -- the elementwise stage ------------------------------------------------------------------------------------
+
+    def _epilogue(self, stage: te.Tensor) -> te.Tensor:
+        shape = tuple(int(e) for e in stage.shape)
+        return self._output(shape, shape[4], lambda *index: stage[index])
+
+    def _whole(self, index: int) -> te.Tensor:
+        """A value in its logical shape."""
+        value = self.values[index]
+        if value.data is not None:
+            return self._constant(index, Packing("plain", value.shape or (1,)))
+        view = self.placement.view(value.name, value.shape or (1,))
+        return self._placeholder(Parameter(value.name, view), view.shape)
+
+    def _output(self, shape: tuple[int, ...], block: int, anchor: Callable[..., Expr] | None) -> te.Tensor:
+        """The stage "output" of `shape`: the group's elementwise operators over `anchor`'s value at each index.
+
+        block > 1 (or a rank-5 shape): (N, C/b, H, W, b) indices. Otherwise the operands broadcast as numpy's do.
+        """
+        ops = self.group.ops if anchor is None else self.group.ops[1:]
+        first = len(self.values) + (0 if anchor is None else 1)
+        needed = {a for op in ops for a in op.args if a < len(self.values)}
+        operands = {i: self._operand(i, shape, block) for i in sorted(needed)}
+
+        def element(*index):  # type: ignore[no-untyped-def]
+            results: dict[int, Expr] = {i: load(index) for i, load in operands.items()}
+            if anchor is not None:
+                results[first - 1] = anchor(*index)
+            for k, op in enumerate(ops):
+                results[first + k] = elementwise.apply(op.kind, [results[a] for a in op.args], op.attrs)
+            return results[first + len(ops) - 1]
+
+        return te.compute(shape, element, name="output")
+
+    def _operand(self, index: int, shape: tuple[int, ...], block: int) -> Callable[[tuple[Expr, ...]], Expr]:
+        """How to read input `index` at an index of the output stage."""
+        value = self.values[index]
+        if len(shape) == 5 and len(self.out.shape) == 4:
+            return self._blocked_operand(index, block)
+        if len(shape) == 1 and value.size == self.out.size:  # seen flat
+            flat = self._seen(index, (value.size,))
+            return lambda at: flat[at[0]]
+        seen = value.shape
+        if self.group.anchor.kind == "dense" and len(seen) > 2:
+            seen = (math.prod(seen[:-1]), seen[-1])
+        if value.size == 1:
+            seen = (1,)
+        tensor = self._seen(index, seen or (1,))
+
+        def load(at: tuple[Expr, ...]) -> Expr:
+            tail = at[len(at) - len(seen) :] if seen else ()
+            return tensor[tuple(0 if e == 1 else i for e, i in zip(seen, tail, strict=True)) or (0,)]
+
+        return load
+
+    def _seen(self, index: int, shape: tuple[int, ...]) -> te.Tensor:
+        value = self.values[index]
+        if value.data is not None:
+            return self._constant(index, Packing("plain", shape))
+        return self._placeholder(Parameter(value.name, self.placement.view(value.name, shape)), shape)
+
+    def _blocked_operand(self, index: int, block: int) -> Callable[[tuple[Expr, ...]], Expr]:
+        value = self.values[index]
+        n, c, h, w = (1,) * (4 - len(value.shape)) + value.shape
+        blocked = c == self.out.shape[1] and c > 1
+        if not blocked:
+            tensor = self._seen(index, (n, c, h, w))
+        elif value.data is not None:
+            tensor = self._constant(index, Packing("blocked", (n, -(-c // block), h, w, block)))
+        else:
+            tensor = self._data(index)
+
+        def load(at: tuple[Expr, ...]) -> Expr:
+            b, co, i, j, v = at
+            pixel = (0 if h == 1 else i, 0 if w == 1 else j)
+            image = 0 if n == 1 else b
+            return tensor[(image, co, *pixel, v)] if blocked else tensor[(image, 0, *pixel)]
+
+        return load
+
+
+def _flat_index(strides: tuple[int, ...]) -> Callable[..., list[Expr]]:
+    return lambda *index: [sum(i * s for i, s in zip(index, strides, strict=True))]
+
+
+def _user(sch: Schedule, buffer: str):  # type: ignore[no-untyped-def]
+    """(block, ("read"|"write", index)) of an access to the parameter `buffer`."""
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        stmt = sch.get(block)
+        for access, regions in (("read", stmt.reads), ("write", stmt.writes)):
+            for i, region in enumerate(regions):
+                if region.source.name == buffer:
+                    return block, (access, i)
+    raise AssertionError(f"no block uses parameter {buffer}")

@@ -1,0 +1,120 @@
+"""Constants as numpy, shapes as tuples of int, and channels: what the rules of the passes ask of expressions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from tvm import relax
+from tvm.ir import Call, Expr, GenericConst, Op
+
+#: The operator name of an item of a tuple.
+TUPLE_ITEM = "tuple_get_item"
+
+#: Operators whose results are at least zero.
+_NEVER_NEGATIVE = ("relax.nn.relu", "relax.sigmoid", "relax.nn.softmax", "relax.exp", "relax.abs")
+
+Array = npt.NDArray[np.generic]
+
+#: Types that numpy does not know; their constants are left alone.
+_NO_NUMPY = ("bfloat16", "float8", "float6", "float4", "int4", "uint4")
+
+
+def operator_name(value: Expr) -> str:
+    """ "relax.add" for a call of that operator, "tuple_get_item" for an item of a tuple, "" for all else."""
+    if isinstance(value, Call):
+        return str(value.op.name) if isinstance(value.op, Op) else ""
+    return TUPLE_ITEM if isinstance(value, relax.TupleGetItem) else ""
+
+
+def shape_of(expr: Expr) -> tuple[int, ...] | None:
+    """The shape of a tensor; None where it is not a tensor or a dimension is not a number."""
+    ty = expr.ty
+    if not isinstance(ty, relax.TensorType) or ty.shape is None:
+        return None
+    dims = list(ty.shape)
+    return tuple(int(dim) for dim in dims) if all(isinstance(dim, tvm.tirx.IntImm) for dim in dims) else None
+
+
+def dtype_of(expr: Expr) -> str:
+    """The dtype of a tensor as numpy spells it; "" for all else."""
+    return str(expr.ty.dtype) if isinstance(expr.ty, relax.TensorType) else ""
+
+
+def is_float(dtype: str) -> bool:
+    """Whether numbers of this dtype are rounded."""
+    return dtype.startswith("float")
+
+
+def same_type(a: Expr, b: Expr) -> bool:
+    """Whether two tensors have equal, static shapes and equal dtypes."""
+    return shape_of(a) is not None and shape_of(a) == shape_of(b) and dtype_of(a) == dtype_of(b)
+
+
+def is_constant(expr: Expr) -> bool:
+    """Whether `expr` is a constant tensor that numpy can hold."""
+    return isinstance(expr, GenericConst) and bool(dtype_of(expr)) and not dtype_of(expr).startswith(_NO_NUMPY)
+
+
+def array_of(expr: Expr) -> Array | None:
+    """The values of a constant tensor, read-only and not copied; None where `expr` is none."""
+    if not is_constant(expr):
+        return None
+    array: Array = expr.value.numpy() if dtype_of(expr) == "bool" else np.from_dlpack(expr.value)
+    array.flags.writeable = False
+    return array
+
+
+def scalar_of(expr: Expr) -> float | int | bool | None:
+    """The one value that all elements of a constant tensor have; None where they differ or `expr` is no constant."""
+    array = array_of(expr)
+    if array is None or array.size == 0:
+        return None
+    first = array.reshape(-1)[0]
+    value: float | int | bool = first.item()
+    return value if array.size == 1 or bool((array == first).all()) else None
+
+
+def constant(array: Array | float | int, dtype: str | None = None) -> GenericConst:
+    """A constant tensor with a copy of `array`, as `dtype` (default: its own)."""
+    values = np.asarray(array, dtype=dtype)
+    return relax.const(np.ascontiguousarray(values).reshape(values.shape), str(values.dtype))
+
+
+def channel_vector(expr: Expr, shape: Sequence[int], axis: int) -> Array | None:
+    """`expr` as one float64 value a channel, shape `(shape[axis],)`.
+
+    That is where it is a floating constant which, broadcast against a tensor of `shape`, differs along `axis` only and
+    does not make the tensor larger; else None.
+    """
+    array = array_of(expr) if is_float(dtype_of(expr)) else None
+    if array is None or array.ndim > len(shape):
+        return None
+    dims = (1,) * (len(shape) - array.ndim) + array.shape
+    if any(dim != 1 and (place != axis or dim != shape[axis]) for place, dim in enumerate(dims)):
+        return None
+    return np.broadcast_to(array.reshape(-1).astype(np.float64), (shape[axis],))
+
+
+def along(vector: Array, rank: int, axis: int, dtype: str) -> GenericConst:
+    """A vector of one value a channel as a constant that broadcasts along `axis` of a tensor of `rank`.
+
+    Shape `(C,)` where the channels are the last axis, `(1, C, 1, ...)` elsewhere.
+    """
+    if axis == rank - 1:
+        return constant(vector, dtype)
+    return constant(vector.reshape([-1 if place == axis else 1 for place in range(rank)]), dtype)
+
+
+def bytes_of(shape: Sequence[int], dtype: str) -> int:
+    """Size of a tensor in bytes."""
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def is_never_negative(call: Call | None) -> bool:
+    """Whether every element that `call` gives is at least zero."""
+    name = "" if call is None else operator_name(call)
+    return name in _NEVER_NEGATIVE or (call is not None and name == "relax.clip" and float(call.args[1].value) >= 0)

@@ -1,0 +1,86 @@
+"""c + x => x + c; x - c => x + (-c); x / c => x * (1 / c); -x => x * -1; squeeze(x) => reshape(x, shape).
+
+One way of writing what the other passes look for: constants on the right of `add` and `multiply`, no division by or
+subtraction of floating constants, and `reshape` for everything that only changes a shape. A quotient by a constant
+changes by at most one unit in the last place, and not at all where the constant is a power of two.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from tvm import relax
+from tvm.ir import Call, Expr
+
+from evo_tvm.passes._rewrite import Graph, Rule, operator_name, retyped, rewriting_pass
+from evo_tvm.passes._values import array_of, constant, dtype_of, is_constant, is_float, shape_of
+
+_COMMUTATIVE = ("relax.add", "relax.multiply", "relax.maximum", "relax.minimum")
+_RESHAPES = ("relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten")
+
+
+class _ConstantsRight(Rule[Call]):
+    roots: ClassVar[tuple[str, ...]] = _COMMUTATIVE
+
+    def match(self, graph: Graph, value: Expr) -> Call | None:
+        left, right = value.args
+        return value if is_constant(left) and not is_constant(right) else None
+
+    def rewrite(self, graph: Graph, found: Call) -> Expr:
+        left, right = found.args
+        return retyped(found, [right, left])
+
+
+class _NoSubtraction(Rule[Call]):
+    """`x - c`, `c - x` and `-x`; the middle one as `x * -1 + c`."""
+
+    roots: ClassVar[tuple[str, ...]] = ("relax.subtract", "relax.negative")
+
+    def match(self, graph: Graph, value: Expr) -> Call | None:
+        constants = [is_constant(arg) for arg in value.args]
+        if not is_float(dtype_of(value)) or all(constants):
+            return None
+        return value if operator_name(value) == "relax.negative" or any(constants) else None
+
+    def rewrite(self, graph: Graph, found: Call) -> Expr:
+        dtype = dtype_of(found)
+        subtrahend = array_of(found.args[-1])
+        if subtrahend is not None:
+            return relax.op.add(found.args[0], constant(-subtrahend, dtype))
+        negative = relax.op.multiply(found.args[-1], constant(-1, dtype))
+        if operator_name(found) == "relax.negative":
+            return negative
+        return relax.op.add(graph.emit(negative), found.args[0])
+
+
+class _NoDivision(Rule[Call]):
+    roots: ClassVar[tuple[str, ...]] = ("relax.divide",)
+
+    def match(self, graph: Graph, value: Expr) -> Call | None:
+        divisible = is_float(dtype_of(value)) and not is_constant(value.args[0])
+        return value if divisible and is_constant(value.args[1]) else None
+
+    def check(self, graph: Graph, found: Call) -> str | None:
+        with np.errstate(all="ignore"):
+            reciprocal = 1 / array_of(found.args[1])  # type: ignore[operator]
+        normal = np.isfinite(reciprocal) & (np.abs(reciprocal) >= np.finfo(reciprocal.dtype).tiny)
+        return None if normal.all() else "the reciprocal of the divisor is not a normal number"
+
+    def rewrite(self, graph: Graph, found: Call) -> Expr:
+        return relax.op.multiply(found.args[0], constant(1 / array_of(found.args[1]), dtype_of(found)))  # type: ignore[operator]
+
+
+class _OnlyReshape(Rule[Call]):
+    roots: ClassVar[tuple[str, ...]] = _RESHAPES
+
+    def match(self, graph: Graph, value: Expr) -> Call | None:
+        return value if shape_of(value) is not None else None
+
+    def rewrite(self, graph: Graph, found: Call) -> Expr:
+        return relax.op.reshape(found.args[0], shape_of(found))
+
+
+canonicalize = rewriting_pass(
+    "canonicalize", lambda: [_ConstantsRight(), _NoSubtraction(), _NoDivision(), _OnlyReshape()]
+)

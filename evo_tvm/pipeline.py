@@ -1,0 +1,125 @@
+"""The whole compiler as one list of phases: ONNX model in, Artifact out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tvm
+
+from evo_tvm import __version__
+from evo_tvm.artifact import Artifact
+from evo_tvm.errors import UsageError
+from evo_tvm.executor.build import Progress, build
+from evo_tvm.frontend import import_onnx
+from evo_tvm.graph import Graph
+from evo_tvm.plan.assign_layouts import assign_layouts
+from evo_tvm.plan.fuse_epilogues import fuse_epilogues
+from evo_tvm.plan.place_concats import place_concats
+from evo_tvm.plan.read_relax import read_relax
+from evo_tvm.runtime.manifest import Manifest, TargetInfo
+from evo_tvm.target import Target, resolve
+
+if TYPE_CHECKING:
+    import onnx
+
+#: Relax module -> Relax module, in order.
+CLEAN_UP: Sequence[tvm.transform.Pass] = ()
+
+#: Kernel graph -> kernel graph, in order.
+PLAN: Sequence[tuple[str, Callable[[Graph, Target], Graph]]] = (
+    ("fuse_epilogues", lambda graph, target: fuse_epilogues(graph)),
+    ("assign_layouts", lambda graph, target: assign_layouts(graph, target.lanes_f32)),
+    ("place_concats", lambda graph, target: place_concats(graph)),
+)
+
+PRECISIONS = ("fp32",)
+
+
+def compile(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    target: str | Target = "host",
+    num_threads: int = 1,
+    precision: str = "fp32",
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Compiles an ONNX model for a target.
+
+    model: a path or a loaded ModelProto. target: "host", a name of `evo_tvm.target.list_targets()`, or a triple.
+    num_threads: threads that the artifact runs with unless told otherwise when it is loaded. input_shapes: shapes of
+    inputs whose dimensions the model leaves free. dump: a folder that gets the module after each phase. progress:
+    called with (phase, done, total).
+
+    Raises ModelError, UnsupportedOperatorError, TargetError, UsageError, CompileError.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError("unknown precision", expected=" or ".join(PRECISIONS), got=precision)
+    if num_threads < 1:
+        raise UsageError("num_threads is too small", expected="at least 1", got=num_threads)
+    report = progress or (lambda phase, done, total: None)
+    resolved = target if isinstance(target, Target) else resolve(target)
+    writer = _Dump(Path(dump)) if dump is not None else None
+
+    report("import", 0, 1)
+    imported = import_onnx(model, input_shapes)
+    module = imported.module
+    report("import", 1, 1)
+    if writer:
+        writer.write("import", module.script())
+    for i, step in enumerate(CLEAN_UP):
+        report("clean up", i, len(CLEAN_UP))
+        module = step(module)
+        if writer:
+            writer.write(str(step.info.name), module.script())
+    graph = read_relax(module, resolved.lanes_f32)
+    for name, rewrite in PLAN:
+        graph = rewrite(graph, resolved)
+        if writer:
+            writer.write(name, graph_text(graph))
+    built = build(graph, resolved, imported.inputs, imported.outputs, report)
+    if writer:
+        writer.write("main", built.source, "c")
+    manifest = Manifest(
+        evo_tvm=__version__,
+        tvm=str(tvm.__version__),
+        target=TargetInfo(resolved.name, resolved.triple, resolved.cpu, tuple(resolved.required_features)),
+        num_threads=num_threads,
+        inputs=tuple(imported.inputs),
+        outputs=tuple(imported.outputs),
+        arena_bytes=built.program.arena_bytes,
+        kernels=built.kernels,
+    )
+    return Artifact(manifest, built.library, built.program.weights)
+
+
+class _Dump:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"the dump folder cannot be made ({error.strerror})", where=folder) from None
+
+    def write(self, name: str, text: str, suffix: str = "txt") -> None:
+        (self.folder / f"{self.count:02d}_{name}.{suffix}").write_text(text)
+        self.count += 1
+
+
+def graph_text(graph: Graph) -> str:
+    """The kernel graph, one kernel a line."""
+
+    def show(name: str) -> str:
+        value = graph.values[name]
+        place = f" in {graph.parts[name].whole}+{graph.parts[name].channel}" if name in graph.parts else ""
+        kind = "const " if value.data is not None else ""
+        return f"{kind}{name}: {value.dtype}{list(value.shape)} {value.layout}{place}"
+
+    lines = []
+    for group in graph.groups:
+        ops = " -> ".join(f"{op.kind}{list(op.args)}" for op in group.ops)
+        lines.append(f"{', '.join(map(show, group.outputs))}\n  = {ops}\n  ({'; '.join(map(show, group.inputs))})")
+    return "\n".join(lines) + f"\nreturn {', '.join(graph.outputs)}\n"

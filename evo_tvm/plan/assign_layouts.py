@@ -1,0 +1,147 @@
+"""A layout for every value: channel blocks for what convolutions touch, borders of zeros for what they pad.
+
+Kernels ask for layouts (`_wanted`); where producer and consumer disagree a "transform" kernel is inserted, once for
+each value and layout. A value that a padded convolution reads is stored inside a border of zeros, written by nobody
+but the executor, so that no kernel copies its input in order to pad it. Blocking through the whole graph: NeoCPU
+(Liu et al., ATC 2019).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from evo_tvm.graph import Graph, Group, Layout, Op, Value
+from evo_tvm.kernels.elementwise import EXPRESSIONS
+from evo_tvm.plan.fuse_epilogues import safe_on_idle_lanes
+
+#: A convolution over at most this many channels reads them unblocked: blocks would be mostly idle lanes.
+FEW_CHANNELS = 4
+#: Kernels that can write their result into a border or into a part of a larger value.
+PLACEABLE = frozenset(EXPRESSIONS) | {
+    "conv2d",
+    "depthwise_conv2d",
+    "max_pool2d",
+    "avg_pool2d",
+    "transform",
+    "concat",
+}
+
+
+def assign_layouts(graph: Graph, block: int) -> Graph:
+    """Gives values their layouts and inserts the transforms; `block` channels a block."""
+    return _Assigner(graph, block).run()
+
+
+class _Assigner:
+    def __init__(self, graph: Graph, block: int) -> None:
+        self.graph, self.block = graph, block
+        self.values = dict(graph.values)
+        self.groups: list[Group] = []
+        self._copies: dict[tuple[str, int, bool], str] = {}
+        self._placeable: set[str] = set()
+
+    def run(self) -> Graph:
+        for group in self.graph.groups:
+            self._add(group)
+        outputs = tuple(self._in_layout(name, 1) for name in self.graph.outputs)
+        # A border that a later convolution asked for: its bytes are no longer those of the plain tensor.
+        self.groups = [
+            replace(g, ops=(Op("transform", (0,)),))
+            if g.anchor.kind == "view" and any(self.values[g.inputs[0]].layout.halo)
+            else g
+            for g in self.groups
+        ]
+        return replace(self.graph, outputs=outputs).with_groups(self.groups, **self.values)
+
+    def _add(self, group: Group) -> None:
+        wanted, result = self._wanted(group)
+        inputs = tuple(
+            name if want is None else self._in_layout(name, want)
+            for name, want in zip(group.inputs, wanted, strict=True)
+        )
+        if group.anchor.kind in ("conv2d", "depthwise_conv2d"):
+            inputs = (self._with_halo(inputs[group.anchor.args[0]], group.anchor.attrs["padding"]), *inputs[1:])
+        for name in group.outputs:
+            self.values[name] = replace(self.values[name], layout=Layout(result))
+        if group.anchor.kind in PLACEABLE and result > 1:
+            self._placeable.update(group.outputs)
+        self.groups.append(replace(group, inputs=inputs))
+
+    def _wanted(self, group: Group) -> tuple[list[int | None], int]:
+        """(block wanted of each input, None for a constant; block of the result)."""
+        kind = group.anchor.kind
+        values = [self.values[n] for n in group.inputs]
+        if kind in ("dense", "tir", "view"):
+            return [None if v.data is not None else 1 for v in values], 1
+        shape = self.values[group.output].shape
+        result = self._result_block(group, values)
+        wanted = [self._operand_block(v, shape, result) for v in values]
+        anchor = group.anchor.args[0]
+        if kind == "conv2d":
+            few = values[anchor].shape[1] <= FEW_CHANNELS and values[anchor].layout.block == 1
+            wanted[anchor] = 1 if few else self.block
+        elif kind == "depthwise_conv2d":
+            wanted[anchor] = self.block
+        elif kind in ("max_pool2d", "avg_pool2d"):
+            wanted[anchor] = result
+        elif kind == "global_avg_pool2d":
+            wanted[anchor] = values[anchor].layout.block
+        elif kind == "concat":
+            wanted = [result for _ in values]
+        return wanted, result
+
+    def _result_block(self, group: Group, values: list[Value]) -> int:
+        kind, shape = group.anchor.kind, self.values[group.output].shape
+        if kind in ("conv2d", "depthwise_conv2d"):
+            return self.block
+        if kind == "global_avg_pool2d" or len(shape) != 4:
+            return 1
+        if kind in ("max_pool2d", "avg_pool2d"):
+            return values[group.anchor.args[0]].layout.block
+        if kind == "concat":
+            whole = all(v.shape[1] % self.block == 0 for v in values)
+            return self.block if whole and any(v.layout.block > 1 for v in values) else 1
+        blocked = any(v.layout.block > 1 and v.shape == shape for v in values)
+        full = shape[1] % self.block == 0 or safe_on_idle_lanes(group)
+        return self.block if blocked and full else 1
+
+    def _operand_block(self, value: Value, shape: tuple[int, ...], result: int) -> int | None:
+        """The block in which an elementwise stage of `shape` and block `result` reads this operand."""
+        if value.data is not None:
+            return None
+        padded = (1,) * (4 - len(value.shape)) + value.shape
+        return result if len(value.shape) == 4 and padded[1] == shape[1] and shape[1] > 1 else 1
+
+    def _in_layout(self, name: str, block: int) -> str:
+        """The name of `name`'s value with `block` channels a block; inserts the transform where it is new."""
+        value = self.values[name]
+        if value.layout.block == block:
+            return name
+        return self._copy(name, block, halo=False)
+
+    def _copy(self, name: str, block: int, halo: bool) -> str:
+        key = (name, block, halo)
+        if key not in self._copies:
+            value = self.values[name]
+            copy = f"{name}@{'pad' if halo else block if block > 1 else 'plain'}"
+            same_bytes = not halo and value.shape[2:] == (1, 1) and value.shape[1] % max(block, value.layout.block) == 0
+            kind = "view" if same_bytes else "transform"
+            self.values[copy] = replace(value, name=copy, layout=Layout(block))
+            self.groups.append(Group(copy, (name,), (copy,), (Op(kind, (0,)),)))
+            if kind == "transform":
+                self._placeable.add(copy)
+            self._copies[key] = copy
+        return self._copies[key]
+
+    def _with_halo(self, name: str, padding: tuple[int, int, int, int]) -> str:
+        """The value with a border at least as wide as `padding` (top, left, bottom, right)."""
+        if not any(padding):
+            return name
+        if name not in self._placeable:
+            name = self._copy(name, self.values[name].layout.block, halo=True)
+        value = self.values[name]
+        a, b = value.layout.halo, padding
+        halo = (max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
+        self.values[name] = replace(value, layout=replace(value.layout, halo=halo))
+        return name
+

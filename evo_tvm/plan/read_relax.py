@@ -1,0 +1,240 @@
+"""Relax module => kernel graph with one operator a group.
+
+Operators that have a kernel of their own (convolution, pooling, dense, elementwise, concat, views) keep their names.
+Every other operator is legalized by TVM, one call at a time, into TIR functions that the default schedule takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.ir import GenericConst
+
+from evo_tvm.errors import CompileError
+from evo_tvm.graph import Graph, Group, Op, Value
+from evo_tvm.kernels.elementwise import EXPRESSIONS
+
+#: Relax elementwise operators whose names differ from ours.
+_RENAMED = {"nn.relu": "relu", "nn.leakyrelu": "leaky_relu", "nn.silu": "silu", "nn.gelu": "gelu"}
+#: Operators that only say the same elements have another shape.
+_VIEWS = {"reshape", "flatten", "squeeze", "expand_dims"}
+
+
+def read_relax(module: tvm.IRModule, lanes: int) -> Graph:
+    """The graph of `module["main"]`, whose shapes are static and whose weights are constants.
+
+    `lanes`: float32 lanes of the target's vectors; a grouped convolution has a kernel of its own only when the
+    channels of a group are a multiple of it. Raises CompileError for an operator that cannot be compiled.
+    """
+    reader = _Reader(lanes)
+    main = module["main"]
+    inputs = [reader.new_value(p.name, p.ty) for p in main.params]
+    outputs = reader.read(module, main, [[name] for name in inputs])
+    graph = Graph(reader.values, tuple(reader.groups), tuple(inputs), tuple(outputs))
+    return graph.with_groups(graph.groups)
+
+
+class _Reader:
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.values: dict[str, Value] = {}
+        self.groups: list[Group] = []
+        self._constants: dict[int, str] = {}
+        self._legalized: dict[str, tvm.IRModule] = {}
+
+    def new_value(self, hint: str, ty: Any, data: np.ndarray | None = None) -> str:
+        """Adds a value of the Relax tensor type `ty` (or of `data`), under a name like `hint`; returns the name."""
+        name, count = hint, 1
+        while name in self.values:
+            name, count = f"{hint}.{count}", count + 1
+        if data is not None:
+            self.values[name] = Value(name, data.shape, str(data.dtype), data)
+        else:
+            self.values[name] = Value(name, _static_shape(ty, hint), str(ty.dtype))
+        return name
+
+    def read(self, module: tvm.IRModule, func: relax.Function, arguments: list[list[str]]) -> list[str]:
+        """Adds the groups of `func`; `arguments` are the values of its parameters, a tuple's fields in a list."""
+        env: dict[relax.Var, list[str]] = dict(zip(func.params, arguments, strict=True))
+        body = func.body
+        if isinstance(body, relax.SeqExpr):
+            for block in body.blocks:
+                for binding in block.bindings:
+                    env[binding.var] = self._bind(module, binding.var, binding.value, env)
+            body = body.body
+        return self._operand(body, env)
+
+    def _operand(self, expr: relax.Expr, env: Mapping[relax.Var, list[str]]) -> list[str]:
+        if isinstance(expr, relax.Var):
+            return env[expr]
+        if isinstance(expr, GenericConst):
+            return [self._constant(expr)]
+        if isinstance(expr, relax.Tuple):
+            return [name for e in expr.fields for name in self._operand(e, env)]
+        raise CompileError(f"cannot read a Relax {type(expr).__name__} as an operand")
+
+    def _constant(self, expr: GenericConst) -> str:
+        key = expr.value.__chandle__()  # the module keeps the tensor alive while it is read
+        if key not in self._constants:
+            self._constants[key] = self.new_value("const", None, expr.value.numpy())
+        return self._constants[key]
+
+    def _bind(
+        self, module: tvm.IRModule, var: relax.Var, value: relax.Expr, env: Mapping[relax.Var, list[str]]
+    ) -> list[str]:
+        if isinstance(value, relax.TupleGetItem):
+            return [self._operand(value.tuple_value, env)[value.index]]
+        if not isinstance(value, relax.Call):
+            return self._operand(value, env)
+        if isinstance(value.op, relax.GlobalVar):  # a Relax function of its own
+            return self.read(module, module[value.op], [self._operand(a, env) for a in value.args])
+        kind = value.op.name.removeprefix("relax.")
+        if kind == "call_tir":
+            return self._add_tir(module[value.args[0]], var, self._operand(value.args[1], env))
+        claimed = self._claim(_RENAMED.get(kind, kind), value, env)
+        if claimed is not None:
+            name, operands, attrs = claimed
+            output = self.new_value(var.name, var.ty)
+            self.groups.append(Group(output, operands, (output,), (Op(name, tuple(range(len(operands))), attrs),)))
+            return [output]
+        return self._legalize(kind, var, value, env)
+
+    def _add_tir(self, func: tvm.tirx.PrimFunc, var: relax.Var, operands: list[str]) -> list[str]:
+        types = var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]
+        outputs = tuple(self.new_value(var.name, ty) for ty in types)
+        op = Op("tir", tuple(range(len(operands))), {"func": func})
+        self.groups.append(Group(outputs[0], tuple(operands), outputs, (op,)))
+        return list(outputs)
+
+    def _legalize(
+        self, kind: str, var: relax.Var, call: relax.Call, env: Mapping[relax.Var, list[str]]
+    ) -> list[str]:
+        """Has TVM write the operator as TIR functions, in a module of its own, and reads those."""
+        args = list(call.args)
+        places = [i for i, a in enumerate(args) if isinstance(a.ty, relax.TensorType | relax.TupleType)]
+        tensors = [args[i] for i in places]
+        params = [relax.Var(f"p{i}", args[i].ty) for i in places]
+        for i, param in zip(places, params, strict=True):
+            args[i] = param
+        builder = relax.BlockBuilder()
+        with builder.function("main", params):
+            with builder.dataflow():
+                result = builder.emit_output(relax.Call(call.op, args, call.attrs, call.ty_args))
+            builder.emit_func_output(result)
+        module = relax.transform.LegalizeOps()(builder.get())
+        module = relax.transform.DecomposeOpsForInference()(module)
+        module = relax.transform.LegalizeOps()(module)
+        main = module["main"]
+        first = main.body.blocks[0].bindings[0].value
+        if isinstance(first, relax.Call) and first.op.same_as(call.op):
+            raise CompileError(
+                f"operator {kind} cannot be compiled: TVM has no TIR for it",
+                where=var.name,
+                hint="rewrite the model without it, or report it with the model's operator and shapes",
+            )
+        before = len(self.groups)
+        outputs = self.read(module, main, [self._operand(a, env) for a in tensors])
+        renamed = {
+            g.outputs[0]: f"{var.name}" for g in self.groups[before:]
+        }  # the layer that a profile names is the model's
+        self.groups[before:] = [replace(g, name=renamed[g.outputs[0]]) for g in self.groups[before:]]
+        return outputs
+
+    def _claim(
+        self, kind: str, call: relax.Call, env: Mapping[relax.Var, list[str]]
+    ) -> tuple[str, tuple[str, ...], dict[str, Any]] | None:
+        """(kind, operands, attributes) if a kernel of ours computes this call."""
+        if kind in _VIEWS:
+            return "view", (self._operand(call.args[0], env)[0],), {}
+        if not isinstance(call.ty, relax.TensorType) or str(call.ty.dtype) != "float32":
+            return None
+        operands = [a for a in call.args if isinstance(a.ty, relax.TensorType | relax.TupleType)]
+        names = tuple(n for a in operands for n in self._operand(a, env))
+        values = [self.values[n] for n in names]
+        if any(v.dtype != "float32" for v in values):
+            return None
+        if kind in EXPRESSIONS:
+            return kind, names, _elementwise_attrs(kind, call)
+        claim = getattr(self, f"_claim_{kind.replace('.', '_')}", None)
+        found = claim(call, values) if claim else None
+        return (found[0], names, found[1]) if found else None
+
+    def _claim_nn_conv2d(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        attrs, (data, weight) = call.attrs, values
+        if weight.data is None or str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "OIHW":
+            return None
+        groups, oc, ic = int(attrs.groups), weight.shape[0], data.shape[1]
+        kept = {
+            "stride": _ints(attrs.strides),
+            "padding": _ints(attrs.padding),
+            "dilation": _ints(attrs.dilation),
+            "groups": groups,
+        }
+        if groups == ic == oc and groups > 1:
+            return "depthwise_conv2d", kept
+        if groups > 1 and (oc // groups % self.lanes or ic // groups % self.lanes):
+            return None
+        return "conv2d", kept
+
+    def _claim_matmul(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        data, weight = values
+        if weight.data is None or len(weight.shape) != 2 or len(data.shape) < 2 or data.data is not None:
+            return None
+        return "dense", {}
+
+    def _claim_pool(self, kind: str, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        attrs = call.attrs
+        if str(attrs.layout) != "NCHW":
+            return None
+        return kind, {
+            "pool_size": _ints(attrs.pool_size),
+            "stride": _ints(attrs.strides),
+            "padding": _ints(attrs.padding),
+            "dilation": _ints(attrs.dilation),
+            "count_include_pad": bool(attrs.count_include_pad),
+        }
+
+    def _claim_nn_max_pool2d(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        return self._claim_pool("max_pool2d", call, values)
+
+    def _claim_nn_avg_pool2d(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        return self._claim_pool("avg_pool2d", call, values)
+
+    def _claim_nn_adaptive_avg_pool2d(
+        self, call: relax.Call, values: list[Value]
+    ) -> tuple[str, dict[str, Any]] | None:
+        attrs = call.attrs
+        if str(attrs.layout) != "NCHW" or _static_shape(call.ty, "")[2:] != (1, 1):
+            return None
+        return "global_avg_pool2d", {}
+
+    def _claim_concat(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        axis = 0 if call.attrs.axis is None else int(call.attrs.axis)
+        rank = len(values[0].shape)
+        return ("concat", {"axis": 1}) if rank == 4 and axis % rank == 1 else None
+
+
+def _elementwise_attrs(kind: str, call: relax.Call) -> dict[str, Any]:
+    if kind == "clip":
+        return {"min": float(call.args[1].value), "max": float(call.args[2].value)}
+    if kind == "leaky_relu":
+        return {"alpha": float(call.attrs.alpha)}
+    return {}
+
+
+def _ints(values: Any) -> tuple[int, ...]:
+    return tuple(int(v) for v in values)
+
+
+def _static_shape(ty: Any, name: str) -> tuple[int, ...]:
+    shape = getattr(ty, "shape", None)
+    if shape is None or not all(hasattr(e, "value") for e in shape.values):
+        raise CompileError(
+            "its shape is not static", where=name, hint="give every free dimension with --input NAME:SHAPE"
+        )
+    return tuple(int(e) for e in shape.values)

@@ -1,0 +1,283 @@
+"""A compiled model that is loaded and runs."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from evo_tvm.errors import ArtifactError, InputError, UsageError
+from evo_tvm.runtime import cpu
+from evo_tvm.runtime.library import Library, run_error
+from evo_tvm.runtime.manifest import Manifest
+from evo_tvm.runtime.tensors import ALIGNMENT, Array, Slot, address, aligned_bytes, aligned_empty, dtype_of
+from evo_tvm.runtime.timing import Benchmark, KernelProfile, Profile, Provenance, percentile, rate
+from evo_tvm.spec import TensorSpec
+
+
+def check_cpu(manifest: Manifest, where: object) -> None:
+    """Raises ArtifactError: this machine's CPU cannot run what the manifest was compiled for."""
+    target = manifest.target
+    if target.arch != cpu.arch():
+        raise ArtifactError(
+            f"compiled for {target.arch} ({target.name}), and this CPU is {cpu.arch()}",
+            where=where,
+            hint="Compile the model for this machine with --target host, or run it on its target.",
+        )
+    missing = [feature for feature in target.features if feature not in cpu.features()]
+    if missing:
+        raise ArtifactError(
+            f"compiled for {target.name}, and this CPU ({cpu.model()}) lacks {', '.join(missing)}",
+            where=where,
+            hint="Compile the model for this machine with --target host.",
+        )
+
+
+class Module:
+    """A compiled model, ready to run. Get one from `evo_tvm.load` or `Artifact.module`.
+
+    `mod(x, ...)` and `mod.run({"name": x})` take numpy arrays or anything with `__dlpack__` or `__array__`, of exactly
+    the shapes and dtypes of `mod.inputs`, and give fresh numpy arrays. An input is used where it is when it is
+    C-contiguous and 64-byte aligned, else it is copied. Several Python threads may call one Module: they take turns.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        library: bytes | memoryview,
+        weights: bytes | memoryview,
+        num_threads: int | None = None,
+        where: object = "model",
+    ) -> None:
+        threads = manifest.num_threads if num_threads is None else num_threads
+        if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 512:
+            raise UsageError("num_threads is wrong", expected="an integer from 1 to 512", got=repr(num_threads))
+        check_cpu(manifest, where)
+        self.manifest = manifest
+        self._where = where
+        self._lock = threading.Lock()
+        self._slots = [Slot(spec) for spec in manifest.inputs]
+        self._output_dtypes = [dtype_of(spec) for spec in manifest.outputs]
+        self._library = Library(library, where)
+        try:
+            self._check_library(len(weights))
+            self._weights = _aligned(weights)
+            self._arena = aligned_bytes(manifest.arena_bytes)
+            pool = self._library.make_pool(threads)
+        except BaseException:
+            self._library.close()
+            raise
+        self._pool = pool
+        self._num_threads = threads
+        self._input_pointers = (ctypes.c_void_p * max(len(self._slots), 1))()
+        self._output_pointers = (ctypes.c_void_p * max(len(manifest.outputs), 1))()
+        self._close = weakref.finalize(self, _release, self._library, pool)
+        self._close.atexit = False  # the end of the process frees all of it, and faster
+
+    # ---- What it is ----
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Names, shapes and dtypes of the inputs, in the order of `mod(...)`."""
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Names, shapes and dtypes of the outputs, in the order in which `mod(...)` gives them."""
+        return self.manifest.outputs
+
+    @property
+    def num_threads(self) -> int:
+        """How many threads a run uses, the caller's among them."""
+        return self._num_threads
+
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))
+        return f"<evo_tvm.Module ({inputs}) -> ({outputs}), {self._num_threads} threads>"
+
+    # ---- Running it ----
+
+    def __call__(self, *inputs: object) -> Any:
+        """Runs the model on `inputs`, in the order of `mod.inputs`.
+
+        Returns a numpy array, or a list of them where the model has several outputs.
+        Raises InputError: wrong count, shape or dtype.
+        """
+        outputs = self._run(inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(self, inputs: Mapping[str, object]) -> dict[str, Array]:
+        """Runs the model on inputs by name; returns the outputs by name. Raises InputError as `__call__`, and for a
+        name that is missing or that the model does not have."""
+        names = [spec.name for spec in self.inputs]
+        for what, some, others in (("unknown", inputs, names), ("missing", names, inputs)):
+            odd = [name for name in some if name not in others]
+            if odd:
+                raise InputError(
+                    f"{what} input{'s'[: len(odd) > 1]} {', '.join(map(repr, odd))}",
+                    expected=", ".join(names) or "no inputs",
+                    got=", ".join(map(str, inputs)) or "none",
+                )
+        outputs = self._run([inputs[name] for name in names])
+        return {spec.name: array for spec, array in zip(self.outputs, outputs, strict=True)}
+
+    def _run(self, inputs: Sequence[object], ticks: Any = None) -> list[Array]:
+        if len(inputs) != len(self._slots):
+            raise InputError(
+                "wrong number of inputs",
+                expected=f"{len(self._slots)}: {', '.join(map(str, self.inputs))}" if self._slots else "none",
+                got=len(inputs),
+            )
+        outputs = [
+            aligned_empty(spec.shape, dtype) for spec, dtype in zip(self.outputs, self._output_dtypes, strict=True)
+        ]
+        with self._lock:
+            if not self._close.alive:
+                raise UsageError("this Module is closed", where=self._where, hint="Load the model again.")
+            # Kept until the run is over: an array made from DLPack may have no other owner.
+            taken = [slot.take(value) for slot, value in zip(self._slots, inputs, strict=True)]
+            self._input_pointers[: len(taken)] = [address(array) for array in taken]
+            self._output_pointers[: len(outputs)] = [address(array) for array in outputs]
+            code = self._library.run(
+                self._pool,
+                self._input_pointers,
+                self._output_pointers,
+                address(self._weights),
+                address(self._arena),
+                ticks,
+            )
+        if code != 0:
+            raise run_error(code, self._where)
+        return outputs
+
+    # ---- Measuring it ----
+
+    def benchmark(
+        self,
+        *,
+        repeat: int = 10,
+        warmup: int = 3,
+        min_time_s: float = 0.5,
+        inputs: Mapping[str, object] | None = None,
+    ) -> Benchmark:
+        """Times whole calls: at least `repeat` of them and at least `min_time_s` seconds, after `warmup` untimed ones.
+
+        `inputs` by name; without them, random numbers (float) or zeros (all other dtypes).
+        """
+        if repeat < 1 or warmup < 0 or min_time_s < 0:
+            raise UsageError("benchmark takes repeat >= 1, warmup >= 0 and min_time_s >= 0")
+        values = self._values(inputs)
+        for _ in range(warmup):
+            self._run(values)
+        samples: list[float] = []
+        begin = before = time.perf_counter_ns()
+        while len(samples) < repeat or before - begin < min_time_s * 1e9:
+            self._run(values)
+            after = time.perf_counter_ns()
+            samples.append((after - before) / 1e6)
+            before = after
+        return Benchmark(tuple(samples), warmup, self._provenance())
+
+    def profile(self, *, repeat: int = 20, warmup: int = 3, inputs: Mapping[str, object] | None = None) -> Profile:
+        """The time of every kernel, over `repeat` runs after `warmup` unmeasured ones. `inputs` as for `benchmark`."""
+        if repeat < 1 or warmup < 0:
+            raise UsageError("profile takes repeat >= 1 and warmup >= 0")
+        values = self._values(inputs)
+        ticks = np.zeros((warmup + repeat, len(self.manifest.kernels) + 1), np.uint64)
+        for row in ticks:
+            self._run(values, address(row))
+        times_ms = np.diff(ticks[warmup:].astype(np.int64), axis=1) / 1e6
+        medians, minima = np.median(times_ms, axis=0), times_ms.min(axis=0)
+        total = float(medians.sum())
+        kernels = tuple(
+            KernelProfile(
+                name=kernel.name,
+                operator=kernel.operator,
+                algorithm=kernel.algorithm,
+                schedule=kernel.schedule,
+                layers=kernel.layers,
+                min_ms=float(least),
+                median_ms=float(median),
+                share=float(median) / total if total > 0 else 0.0,
+                gflops_per_s=rate(kernel.flops, float(least)),
+                gbytes_per_s=rate(kernel.bytes, float(least)),
+            )
+            for kernel, median, least in zip(self.manifest.kernels, medians, minima, strict=True)
+        )
+        return Profile(kernels, percentile(times_ms.sum(axis=1).tolist(), 50), repeat, self._provenance())
+
+    def _values(self, inputs: Mapping[str, object] | None) -> list[object]:
+        if inputs is not None:
+            self.run(inputs)  # raises where they do not fit
+            return [inputs[spec.name] for spec in self.inputs]
+        random = np.random.default_rng(0)
+        values: list[object] = []
+        for slot in self._slots:
+            array = aligned_empty(slot.spec.shape, slot.dtype)
+            array[...] = random.standard_normal(array.shape) if np.issubdtype(array.dtype, np.floating) else 0
+            values.append(array)
+        return values
+
+    def _provenance(self) -> Provenance:
+        manifest = self.manifest
+        return Provenance.now(self._num_threads, manifest.target.name, manifest.evo_tvm, manifest.tvm)
+
+    # ---- Its end ----
+
+    def close(self) -> None:
+        """Ends the threads and unloads the code, once a run in progress is over. A closed Module cannot run."""
+        with self._lock:
+            self._close()
+
+    def __enter__(self) -> Module:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_library(self, weights_bytes: int) -> None:
+        """The manifest and the library tell the same about sizes: what does not fit would write out of bounds."""
+        manifest, library = self.manifest, self._library
+        tensors = (*self.inputs, *self.outputs)
+        sizes = [s.dtype.itemsize * s.spec.size for s in self._slots]
+        sizes += [dtype.itemsize * spec.size for dtype, spec in zip(self._output_dtypes, self.outputs, strict=True)]
+        pairs = [
+            ("the number of inputs", library.num_inputs, len(self.inputs)),
+            ("the number of outputs", library.num_outputs, len(self.outputs)),
+            ("the number of kernels", library.num_kernels, len(manifest.kernels)),
+            ("the size of the arena", library.arena_bytes, manifest.arena_bytes),
+            ("the size of the weights", library.weights_bytes, weights_bytes),
+            *((f"the bytes of {s.name!r}", a, b) for s, a, b in zip(tensors, library.tensor_bytes, sizes, strict=False)),
+        ]
+        for what, in_library, elsewhere in pairs:
+            if in_library != elsewhere:
+                raise ArtifactError(
+                    f"its parts do not belong together: they differ in {what}",
+                    where=self._where,
+                    expected=in_library,
+                    got=elsewhere,
+                    hint="Compile the model again.",
+                )
+
+
+def _aligned(data: bytes | memoryview) -> Array:
+    """`data` as an array of bytes at an aligned address: itself where it already is, as in a mapped .evo file."""
+    array = np.frombuffer(data, np.uint8) if len(data) else np.zeros(0, np.uint8)
+    if len(data) and address(array) % ALIGNMENT == 0:
+        return array
+    copy = aligned_bytes(len(data))
+    copy[: len(data)] = array
+    return copy
+
+
+def _release(library: Library, pool: int) -> None:
+    library.destroy_pool(pool)
+    library.close()

@@ -1,0 +1,45 @@
+"""Schedule of depthwise convolution and pooling: a strip of output pixels of one channel block in registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+
+from evo_tvm.schedules.common import parallel, work
+
+
+@dataclass(frozen=True)
+class Config:
+    """Tunables: `oh_tile` rows by `ow_tile` columns of output, one vector each, are kept in registers."""
+
+    oh_tile: int = 1
+    ow_tile: int = 7
+
+
+def schedule(func: tirx.PrimFunc, stage: str, config: Config) -> Schedule:
+    """`stage` ("depthwise" or "pool") -> output, on (N, C/b, OH, OW, b)."""
+    sch = Schedule(func)
+    reduce, out = sch.get_sblock(stage), sch.get_sblock("output")
+    amount = work(sch, reduce)
+    n, c, i, j, v = sch.get_loops(out)
+    io, ii = sch.split(i, [None, config.oh_tile])
+    jo, ji = sch.split(j, [None, config.ow_tile])
+    sch.reorder(n, c, io, jo, ii, ji, v)
+    parallel(sch, [n, c, io], amount)
+    sch.compute_at(reduce, jo, preserve_unit_loops=True)
+    ri, rj, rv, r, s = sch.get_loops(reduce)[-5:]
+    sch.reorder(r, s, ri, rj, rv)
+    sch.unroll(ri)
+    sch.unroll(rj)
+    sch.vectorize(rv)
+    sch.unroll(r)
+    sch.unroll(s)
+    init = sch.decompose_reduction(reduce, r)
+    for block in (init, out):
+        *_, i_, j_, v_ = sch.get_loops(block)
+        sch.unroll(i_)
+        sch.unroll(j_)
+        sch.vectorize(v_)
+    return sch

@@ -1,0 +1,388 @@
+"""Module: what goes in, what comes out, and what bad input gets."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evo_tvm
+from evo_tvm.artifact import Artifact
+from evo_tvm.errors import ArtifactError, EvoError, InputError, UsageError
+from evo_tvm.runtime import library as library_module
+from evo_tvm.runtime.module import Module
+from evo_tvm.runtime.tensors import address, aligned_empty
+from evo_tvm.spec import TensorSpec
+
+Expected = Callable[[np.ndarray], np.ndarray]
+X = np.random.default_rng(7).standard_normal((4, 16)).astype(np.float32)
+K = np.array(3)
+
+
+@pytest.fixture
+def mod(artifact: Artifact) -> Iterator[Module]:
+    with artifact.module() as module:
+        yield module
+
+
+def test_call_gives_a_list_of_fresh_aligned_arrays(mod: Module, expected: Expected) -> None:
+    y, positive, tasks = mod(X, K)
+    np.testing.assert_array_equal(y, expected(X))
+    np.testing.assert_array_equal(positive, expected(X).sum(1) > 0)
+    assert (y.dtype, positive.dtype, tasks.dtype) == (np.float32, np.bool_, np.int64)
+    assert tasks.shape == () and tasks == 3
+    assert all(address(array) % 64 == 0 and array.flags.writeable for array in (y, positive, tasks))
+    again = mod(X + 1, K)[0]
+    assert not np.shares_memory(again, y)
+    np.testing.assert_array_equal(y, expected(X))
+
+
+def test_run_by_name_gives_outputs_by_name(mod: Module, expected: Expected) -> None:
+    outputs = mod.run({"k": K, "x": X})
+    assert list(outputs) == ["y", "positive", "tasks"]
+    np.testing.assert_array_equal(outputs["y"], expected(X))
+
+
+def test_a_file_runs_as_the_artifact_does(evo_file: Path, mod: Module) -> None:
+    with evo_tvm.load(evo_file) as loaded:
+        np.testing.assert_array_equal(loaded(X, K)[0], mod(X, K)[0])
+        assert loaded.inputs == (TensorSpec("x", (4, 16), "float32"), TensorSpec("k", (), "int64"))
+        assert [spec.name for spec in loaded.outputs] == ["y", "positive", "tasks"]
+        assert repr(loaded).startswith("<evo_tvm.Module (x: float32[4x16], k: int64[scalar]) -> (y: float32[4x16]")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_threads_asked_for_are_threads_used(artifact: Artifact, threads: int, expected: Expected) -> None:
+    before = os.sched_getaffinity(0)
+    with artifact.module(num_threads=threads) as mod:
+        for _ in range(200):
+            y, _, tasks = mod(X, np.array(1))
+            assert tasks == threads == mod.num_threads
+            np.testing.assert_array_equal(y, expected(X))
+    assert os.sched_getaffinity(0) == before
+
+
+def test_one_and_two_threads_in_one_process(artifact: Artifact) -> None:
+    with artifact.module(1) as one, artifact.module(2) as two:
+        for _ in range(50):
+            assert (one(X, np.array(1))[2], two(X, np.array(1))[2]) == (1, 2)
+
+
+def test_the_manifest_gives_the_number_of_threads(artifact: Artifact) -> None:
+    with replace(artifact, manifest=replace(artifact.manifest, num_threads=2)).module() as mod:
+        assert mod.num_threads == 2
+
+
+def test_many_python_threads_may_call_one_module(artifact: Artifact, expected: Expected) -> None:
+    with artifact.module(2) as mod, ThreadPoolExecutor(6) as pool:
+        inputs = [X + i for i in range(300)]
+        for x, (y, _, _) in zip(inputs, pool.map(lambda x: mod(x, K), inputs), strict=True):
+            np.testing.assert_array_equal(y, expected(x))
+
+
+def test_modules_on_different_threads_run_at_once(artifact: Artifact, expected: Expected) -> None:
+    def work(seed: int) -> None:
+        with artifact.module(2) as mod:
+            for i in range(200):
+                x = X + seed + i
+                np.testing.assert_array_equal(mod(x, K)[0], expected(x))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+
+
+# ---- Inputs: taken where they are, copied only where they must be ----
+
+
+def test_an_aligned_input_is_not_copied(mod: Module) -> None:
+    x = aligned_empty((4, 16), np.dtype(np.float32))
+    assert mod._slots[0].take(x) is x
+
+
+@pytest.mark.parametrize("make", [lambda x: x[:, ::-1][:, ::-1], lambda x: np.asfortranarray(x), lambda x: _at(x, 4)])
+def test_other_layouts_are_copied_into_one_kept_buffer(mod: Module, make: Expected, expected: Expected) -> None:
+    x = make(X)
+    np.testing.assert_array_equal(mod(x, K)[0], expected(X))
+    if not (x.flags.c_contiguous and address(x) % 64 == 0):
+        assert mod._slots[0].take(x) is mod._slots[0].take(x)
+
+
+def _at(x: np.ndarray, offset: int) -> np.ndarray:
+    """`x` in memory that begins `offset` bytes beyond an aligned address."""
+    raw = np.empty(x.nbytes + 128, np.uint8)
+    start = -address(raw) % 64 + offset
+    moved = raw[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    moved[...] = x
+    return moved
+
+
+class _Dlpack:
+    """A tensor of some other library, known only by its DLPack methods."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: object) -> object:
+        return self.array.__dlpack__(**options)  # type: ignore[arg-type]
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+class _ArrayLike:
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self.array
+
+
+@pytest.mark.parametrize("kind", [_Dlpack, _ArrayLike])
+def test_tensors_of_other_libraries(mod: Module, kind: type, expected: Expected) -> None:
+    x = aligned_empty(X.shape, X.dtype)
+    x[...] = X
+    np.testing.assert_array_equal(mod(kind(x), K)[0], expected(X))
+    assert address(mod._slots[0].take(kind(x))) == address(x)
+
+
+def test_read_only_inputs_and_numpy_scalars(mod: Module, expected: Expected) -> None:
+    x = X.copy()
+    x.flags.writeable = False
+    np.testing.assert_array_equal(mod(x, np.int64(2))[0], expected(X))
+
+
+# ---- Bad inputs: each text says what was expected and what was got ----
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (X.astype(np.float64), "input 'x': wrong dtype (expected float32, got float64)"),
+        (X.astype(">f4"), "input 'x': wrong dtype (expected float32, got >f4)"),
+        (X[:3], "input 'x': wrong shape (expected 4x16, got 3x16)"),
+        (X.reshape(-1), "input 'x': wrong shape (expected 4x16, got 64)"),
+        (np.float32(1), "input 'x': wrong shape (expected 4x16, got a scalar (shape ()))"),
+        ([1.0], "input 'x': expected a numpy array, or an object with __dlpack__ or __array__, got list"),
+        (None, "input 'x': expected a numpy array, or an object with __dlpack__ or __array__, got NoneType"),
+        (X.astype(str), "input 'x': wrong dtype (expected float32, got str"),
+        (X.astype(object), "input 'x': wrong dtype (expected float32, got object)"),
+    ],
+)
+def test_wrong_input(mod: Module, x: object, text: str) -> None:
+    with pytest.raises(InputError) as error:
+        mod(x, K)
+    assert str(error.value).startswith(text)
+
+
+def test_a_wrong_dtype_says_how_to_convert(mod: Module) -> None:
+    with pytest.raises(InputError, match=r"convert it yourself: x\.astype\('float32'\)"):
+        mod(X.astype(np.float64), K)
+
+
+def test_a_tensor_that_dlpack_cannot_give(mod: Module) -> None:
+    class Stubborn:
+        def __dlpack__(self, **_: object) -> object:
+            raise RuntimeError("requires grad")
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (1, 0)
+
+    with pytest.raises(InputError, match="input 'x': numpy cannot take this Stubborn through DLPack: requires grad"):
+        mod(Stubborn(), K)
+
+
+def test_wrong_count(mod: Module) -> None:
+    with pytest.raises(InputError) as error:
+        mod(X)
+    assert str(error.value) == (
+        "wrong number of inputs (expected 2: x: float32[4x16], k: int64[scalar], got 1)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ({"x": X, "k": K, "z": X}, "unknown input 'z' (expected x, k, got x, k, z)"),
+        ({"X": X, "k": K}, "unknown input 'X' (expected x, k, got X, k)"),
+        ({"x": X}, "missing input 'k' (expected x, k, got x)"),
+        ({}, "missing inputs 'x', 'k' (expected x, k, got none)"),
+    ],
+)
+def test_wrong_names(mod: Module, inputs: dict[str, object], text: str) -> None:
+    with pytest.raises(InputError) as error:
+        mod.run(inputs)
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize("threads", [0, -1, 513, 1.5, "2", True])
+def test_wrong_num_threads(artifact: Artifact, threads: object) -> None:
+    with pytest.raises(UsageError, match=r"num_threads is wrong \(expected an integer from 1 to 512, got"):
+        artifact.module(num_threads=threads)  # type: ignore[arg-type]
+
+
+def test_a_failing_kernel_is_an_error_and_the_module_goes_on(mod: Module, expected: Expected) -> None:
+    with pytest.raises(EvoError, match="a kernel failed with code 7"):
+        mod(X, np.array(-1))
+    np.testing.assert_array_equal(mod(X, K)[0], expected(X))
+
+
+# ---- Other machines ----
+
+
+def _for(artifact: Artifact, **target: object) -> Artifact:
+    manifest = artifact.manifest
+    return replace(artifact, manifest=replace(manifest, target=replace(manifest.target, **target)))  # type: ignore[arg-type]
+
+
+def test_features_that_this_cpu_lacks(artifact: Artifact, tmp_path: Path) -> None:
+    path = tmp_path / "m.evo"
+    _for(artifact, name="future", features=("warp9", "timetravel")).save(path)
+    with pytest.raises(ArtifactError) as error:
+        evo_tvm.load(path)
+    first, second = str(error.value).splitlines()
+    assert first.startswith(f"{path}: compiled for future, and this CPU (")
+    assert first.endswith(") lacks warp9, timetravel")
+    assert second == "Compile the model for this machine with --target host."
+    assert Artifact.open(path).manifest.target.name == "future"  # to look at it needs no such CPU
+
+
+def test_another_architecture(artifact: Artifact) -> None:
+    with pytest.raises(ArtifactError, match=r"compiled for s390x \(host\), and this CPU is "):
+        _for(artifact, triple="s390x-linux-gnu").module()
+
+
+# ---- A library that does not belong to its manifest ----
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"arena_bytes": 64}, "they differ in the size of the arena (expected 320, got 64)"),
+        ({"kernels": ()}, "they differ in the number of kernels (expected 3, got 0)"),
+        ({"inputs": ()}, "they differ in the number of inputs (expected 2, got 0)"),
+        (
+            {"inputs": (TensorSpec("x", (9, 9), "float32"), TensorSpec("k", (), "int64"))},
+            "they differ in the bytes of 'x' (expected 256, got 324)",
+        ),
+    ],
+)
+def test_parts_that_do_not_belong_together(artifact: Artifact, change: dict[str, object], text: str) -> None:
+    with pytest.raises(ArtifactError) as error:
+        replace(artifact, manifest=replace(artifact.manifest, **change)).module()  # type: ignore[arg-type]
+    assert text in str(error.value)
+
+
+def test_weights_of_the_wrong_size(artifact: Artifact) -> None:
+    with pytest.raises(ArtifactError, match=r"they differ in the size of the weights \(expected 64, got 60\)"):
+        replace(artifact, weights=b"w" * 60).module()
+
+
+def test_a_library_that_is_none(artifact: Artifact) -> None:
+    with pytest.raises(ArtifactError, match="its library cannot be loaded: "):
+        replace(artifact, library=b"\x7fELF, but no more").module()
+
+
+def test_an_unknown_dtype(artifact: Artifact) -> None:
+    strange = (TensorSpec("x", (4, 16), "float33"), TensorSpec("k", (), "int64"))
+    with pytest.raises(InputError, match="x: numpy has no dtype float33"):
+        replace(artifact, manifest=replace(artifact.manifest, inputs=strange)).module()
+
+
+# ---- Life and death ----
+
+
+def test_closed(artifact: Artifact) -> None:
+    mod = artifact.module(2)
+    mod.close()
+    mod.close()
+    with pytest.raises(UsageError, match="this Module is closed\nLoad the model again"):
+        mod(X, K)
+
+
+def _resources() -> tuple[int, int]:
+    """Open descriptors and threads of this process."""
+    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_nothing_is_left_behind(
+    artifact: Artifact, in_memory: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not in_memory:
+        monkeypatch.setattr(library_module.os, "memfd_create", _refuse)
+        monkeypatch.setattr(library_module.tempfile, "tempdir", str(tmp_path))
+    artifact.module(3).close()
+    before = _resources()
+    for _ in range(20):
+        mod = artifact.module(3)
+        assert mod(X, np.array(1))[2] == 3
+        assert not list(tmp_path.iterdir())
+        mod.close()
+    dropped = weakref.ref(artifact.module(3))
+    gc.collect()
+    assert dropped() is None
+    assert _resources() == before
+
+
+def _refuse(*_: object) -> int:
+    raise OSError("not permitted")
+
+
+def test_two_models_do_not_meet(artifact: Artifact, expected: Expected) -> None:
+    other = replace(artifact, weights=bytes(64))
+    with artifact.module() as first, other.module() as second:
+        np.testing.assert_array_equal(first(X, K)[0], expected(X))
+        np.testing.assert_array_equal(second(X, K)[0], 2 * X)
+
+
+def test_a_forked_child_gets_threads_of_its_own(artifact: Artifact) -> None:
+    with artifact.module(2) as mod:
+        mod(X, K)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if mod(X, np.array(1))[2] == 2 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert mod(X, np.array(1))[2] == 2
+
+
+def test_python_goes_on_while_a_model_runs(mod: Module) -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (mod.benchmark(min_time_s=0.05), done.set()))
+    thread.start()
+    assert done.wait(30)
+    thread.join()
+
+
+# ---- Measuring ----
+
+
+def test_benchmark(mod: Module) -> None:
+    result = mod.benchmark(repeat=7, warmup=2, min_time_s=0)
+    assert len(result.samples_ms) == 7 and result.warmup == 2
+    assert 0 < result.min_ms <= result.median_ms <= result.p90_ms <= result.p99_ms
+    assert (result.provenance.threads, result.provenance.target) == (1, "host")
+    assert result.provenance.evo_tvm == "0.1.0" and result.provenance.cpu
+    assert len(mod.benchmark(repeat=1, min_time_s=0.02).samples_ms) > 1
+    with pytest.raises(UsageError, match="repeat >= 1"):
+        mod.benchmark(repeat=0)
+    with pytest.raises(InputError, match="missing input 'k'"):
+        mod.benchmark(inputs={"x": X})
+
+
+def test_profile(mod: Module) -> None:
+    result = mod.profile(repeat=5, warmup=1)
+    assert [kernel.name for kernel in result.kernels] == ["scale_rows", "positive", "count"]
+    first, second, _ = result.kernels
+    assert first.layers == ("Mul_0", "Add_1") and first.algorithm == "row loop"
+    assert first.gflops_per_s is not None and first.gflops_per_s == pytest.approx(128 / first.min_ms / 1e6)
+    assert second.gflops_per_s is None and second.gbytes_per_s is None
+    assert sum(kernel.share for kernel in result.kernels) == pytest.approx(1)
+    assert result.samples == 5 and result.total_ms > 0
