@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         UnsupportedOperatorError,
         UsageError,
     )
-    from evo_tvm.pipeline import compile  # noqa: A004
+    from evo_tvm.pipeline import compile
     from evo_tvm.runtime import Module, load
     from evo_tvm.spec import TensorSpec
     from evo_tvm.target import Target

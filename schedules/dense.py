@@ -31,7 +31,7 @@ def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
     sch.reorder(oo, io, ko, ki, ii, oi, v)
     parallel(sch, [oo, io], amount)
     tile = sch.cache_write(dense, 0, "global")  # the accumulators: small enough to become registers
-    sch.reverse_compute_at(tile, sch.get_loops(dense)[0])
+    sch.reverse_compute_at(tile, sch.get_loops(dense)[0], preserve_unit_loops=True)
     for loop in (ki, ii, oi):
         sch.unroll(loop)
     sch.vectorize(v)

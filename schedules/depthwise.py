@@ -22,6 +22,9 @@ def schedule(func: tirx.PrimFunc, stage: str, config: Config) -> Schedule:
     """`stage` ("depthwise" or "pool") -> output, on (N, C/b, OH, OW, b)."""
     sch = Schedule(func)
     reduce, out = sch.get_sblock(stage), sch.get_sblock("output")
+    for block in sch.get_producers(out):
+        if sch.get(block).name_hint == "average":
+            sch.compute_inline(block)
     amount = work(sch, reduce)
     n, c, i, j, v = sch.get_loops(out)
     io, ii = sch.split(i, [None, config.oh_tile])

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 import evo_tvm
-from evo_tvm.bench import provenance, timing
+from evo_tvm.bench import provenance
 from evo_tvm.bench.compile_apart import compile_apart
 from evo_tvm.bench.inputs import Array, random_inputs
 from evo_tvm.bench.peers import Peer, Session, find_peers
+from evo_tvm.bench.provenance import Provenance
+from evo_tvm.bench.timing import Ratio, Timing, measure, speedup
 from evo_tvm.errors import CompileError
 
 #: What we call ourselves beside the peers.
@@ -28,8 +30,8 @@ class PeerResult:
 
     peer: Peer
     difference: float
-    timing: timing.Timing
-    speedup: timing.Ratio
+    timing: Timing
+    speedup: Ratio
 
     def agrees(self, tolerance: float = TOLERANCE) -> bool:
         """Whether the outputs are the same, rounding apart."""
@@ -43,9 +45,9 @@ class Comparison:
     model: str
     inputs: tuple[str, ...]
     threads: int
-    timing: timing.Timing
+    timing: Timing
     peers: tuple[PeerResult, ...]
-    provenance: provenance.Provenance
+    provenance: Provenance
 
     def warnings(self) -> tuple[str, ...]:
         """What makes the figures doubtful, and the remedies."""
@@ -103,7 +105,7 @@ def compare(
     differences = {name: worst_difference(ours, session.run(inputs)) for name, session in sessions.items()}
 
     circumstances = provenance.here(threads, [peer.distribution for peer in chosen])
-    times = timing.measure(
+    times = measure(
         {OURS: lambda: module.run(inputs)} | {name: _runner(session, inputs) for name, session in sessions.items()},
         rounds=rounds,
         progress=progress,
@@ -114,7 +116,7 @@ def compare(
         threads=threads,
         timing=times[OURS],
         peers=tuple(
-            PeerResult(peer, differences[peer.name], times[peer.name], timing.speedup(times[OURS], times[peer.name]))
+            PeerResult(peer, differences[peer.name], times[peer.name], speedup(times[OURS], times[peer.name]))
             for peer in chosen
         ),
         provenance=circumstances,

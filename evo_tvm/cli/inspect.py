@@ -91,7 +91,7 @@ def _kernels(kernels: Sequence[KernelInfo]) -> Table:
 
 def default_scheduled(kernels: Sequence[KernelInfo]) -> list[KernelInfo]:
     """The kernels that no template covers: they are vectorised and parallel, but not tuned to their shape."""
-    return [kernel for kernel in kernels if kernel.schedule in ("", "default")]
+    return [kernel for kernel in kernels if kernel.algorithm == "default"]
 
 
 def _default_note(kernels: Sequence[KernelInfo]) -> str:

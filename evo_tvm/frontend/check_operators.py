@@ -16,6 +16,8 @@ _ONNX_DOMAINS = ("", "ai.onnx")
 _CONTRIB_DOMAIN = "com.microsoft"
 # These importers read an operator of com.microsoft and its namesake of ONNX alike; other namesakes differ.
 _SAME_IN_CONTRIB = frozenset({"Gelu", "QuantizeLinear", "DequantizeLinear"})
+# These importers read the operator of com.microsoft; ONNX has another operator of that name.
+_CONTRIB_ONLY = frozenset({"Attention"})
 # Operators that the importer treats outside its table.
 _BUILT_IN = frozenset({"Constant", "If"})
 _MAX_NODES_SHOWN = 5
@@ -53,13 +55,8 @@ def find_unsupported(model: ir.Model) -> tuple[UnsupportedOperator, ...]:
     nodes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if not is_importable(node.domain, node.op_type):
-            nodes[node.domain, node.op_type].append(node_name(node))
+            nodes[node.domain, node.op_type].append(str(node.name))
     return tuple(sorted(UnsupportedOperator(*key, tuple(names)) for key, names in nodes.items()))
-
-
-def node_name(node: ir.Node) -> str:
-    """Return the name of `node`, or where it has none the name of its first output."""
-    return node.name or next((str(output.name) for output in node.outputs if output.name), node.op_type)
 
 
 def is_importable(domain: str, op_type: str) -> bool:
@@ -72,13 +69,13 @@ def is_importable(domain: str, op_type: str) -> bool:
 @cache
 def _standard_operators() -> frozenset[str]:
     """Return the operators of ONNX itself that can be imported."""
-    return frozenset(_importers()) & _onnx_operators() | _BUILT_IN
+    return frozenset(_importers()) & _onnx_operators() - _CONTRIB_ONLY | _BUILT_IN
 
 
 @cache
 def _contrib_operators() -> frozenset[str]:
     """Return the operators of com.microsoft that can be imported: those in TVM's table that ONNX does not have."""
-    return frozenset(_importers()) - _onnx_operators() | _SAME_IN_CONTRIB
+    return frozenset(_importers()) - _onnx_operators() | _SAME_IN_CONTRIB | _CONTRIB_ONLY
 
 
 @cache

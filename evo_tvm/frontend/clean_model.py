@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import onnx_ir as ir
+from onnx.reference.ops import load_op
 from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
 
@@ -19,6 +20,7 @@ from onnxscript.optimizer import fold_constants_ir
 _NO_LIMIT = 1 << 60
 # One round folds what is known, the next what the shapes found since make known; light models need two.
 _MAX_ROUNDS = 6
+_FOLDED_WITH_SEVERAL_OUTPUTS = frozenset({"Split", "TopK", "Unique"})
 
 
 def clean_model(model: ir.Model) -> None:
@@ -36,8 +38,9 @@ def clean_model(model: ir.Model) -> None:
                 output_size_limit=_NO_LIMIT,
                 should_fold=_should_fold,
             )
+            several = _fold_several_outputs(model)
             common.RemoveUnusedNodesPass()(model)
-            if not folded.modified:
+            if not folded.modified and not several:
                 break
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.IdentityEliminationPass()(model)
@@ -60,6 +63,29 @@ def drop_initializers_from_inputs(model: ir.Model) -> None:
 def _should_fold(node: ir.Node) -> bool | None:
     """Fold ConstantOfShape too (onnxscript keeps it, to keep files small); leave the rest to onnxscript."""
     return True if node.op_type == "ConstantOfShape" else None
+
+
+def _fold_several_outputs(model: ir.Model) -> bool:
+    """Fold nodes of constants that have several outputs (Split of a shape), which onnxscript leaves; tell if any was."""
+    changed = False
+    opset = model.opset_imports.get("", 1)
+    for graph in list(model.graphs()):
+        for node in graph:
+            if len(node.outputs) < 2 or node.domain or node.op_type not in _FOLDED_WITH_SEVERAL_OUTPUTS:
+                continue
+            tensors = [None if value is None else ir.convenience.get_const_tensor(value) for value in node.inputs]
+            if any(tensor is None and value is not None for tensor, value in zip(tensors, node.inputs, strict=True)):
+                continue
+            attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+            inputs = [None if tensor is None else tensor.numpy() for tensor in tensors]
+            arrays = load_op("", node.op_type, opset).eval(*inputs, **attributes)
+            constants = [
+                ir.node("Constant", [], {"value": ir.tensor(array)}, name=node.name) for array in arrays
+            ]
+            values = [constant.outputs[0] for constant in constants][: len(node.outputs)]
+            ir.convenience.replace_nodes_and_values(graph, node, [node], constants, node.outputs, values)
+            changed = True
+    return changed
 
 
 @contextmanager

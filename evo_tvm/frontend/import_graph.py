@@ -58,7 +58,8 @@ class _Importer(ONNXGraphImporter):
     def add_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Make `weights` known by their names."""
         for name, array in weights.items():
-            self._nodes[name] = relax.const(np.ascontiguousarray(array).reshape(array.shape))
+            # A tensor, not an array: relax.const makes int64 and float64 arrays narrower.
+            self._nodes[name] = relax.const(tvm.runtime.tensor(np.ascontiguousarray(array).reshape(array.shape)))
 
     def _convert_operator(self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int) -> Any:
         """Convert one node; bind its result to a variable of the node's name."""

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from evo_tvm.errors import ModelError
-from evo_tvm.frontend.check_operators import check_operators, node_name
+from evo_tvm.frontend.check_operators import check_operators
 from evo_tvm.frontend.clean_model import clean_model, drop_initializers_from_inputs
 from evo_tvm.frontend.fix_shapes import fix_shapes
 from evo_tvm.frontend.read_model import ModelSource, read_model
@@ -67,8 +67,6 @@ def _to_relax(model: ir.Model) -> Imported:
     inputs = tuple(_spec(value) for value in model.graph.inputs)
     names = [str(value.name) for value in model.graph.outputs]
     weights = _take_weights(model)
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        node.name = node_name(node)
     proto = ir.serde.serialize_graph(model.graph)
     module = import_graph(proto, model.opset_imports.get("", 1), weights, {spec.name: spec.shape for spec in inputs})
     return Imported(module, inputs, _output_specs(module, names))

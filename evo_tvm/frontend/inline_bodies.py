@@ -16,6 +16,7 @@ def inline_bodies(model: ir.Model, operators: Sequence[tuple[str, str]]) -> bool
     """Inline `operators` (domain, name) of `model`, in place; return whether there was anything to do."""
     if not operators:
         return False
+    _add_defaults(model, set(operators))
     large = {
         name: value.const_value
         for name, value in model.graph.initializers.items()
@@ -32,6 +33,17 @@ def inline_bodies(model: ir.Model, operators: Sequence[tuple[str, str]]) -> bool
         del model.graph.inputs[inputs:]
     _take_over(model, inlined, large)
     return True
+
+
+def _add_defaults(model: ir.Model, operators: set[tuple[str, str]]) -> None:
+    """Write out the default attributes of `operators`: the inliner leaves references to those that are absent empty."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if (node.domain, node.op_type) not in operators:
+            continue
+        schema = onnx.defs.get_schema(node.op_type, model.opset_imports.get(node.domain, 1), node.domain)
+        for name, attribute in schema.attributes.items():
+            if name not in node.attributes and attribute.default_value.type:
+                node.attributes.add(ir.serde.deserialize_attribute(attribute.default_value))
 
 
 def _take_over(model: ir.Model, proto: onnx.ModelProto, large: dict[str, ir.TensorProtocol]) -> None:

@@ -46,6 +46,9 @@ def read_model(source: ModelSource) -> ir.Model:
         ir.external_data.set_base_dir(model.graph, folder)
         _load_small_external_tensors(model)
     _check_graph(model, where)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        # Errors and profiles speak of nodes by name; one without is known by what it makes.
+        node.name = node.name or next((output.name for output in node.outputs if output.name), node.op_type)
     return model
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import tvm
 from tvm.ir import Call, Expr, GenericConst
 
 from evo_tvm.passes._rewrite import Graph, operator_name, retyped
-from evo_tvm.passes._values import Array, array_of, dtype_of, is_constant, is_float, shape_of
+from evo_tvm.passes._values import Array, dtype_of, empty_constant, is_constant, is_float, shape_of, values_of
 
 #: Layouts that the passes understand: (data and output, kernel).
 _LAYOUTS = {
@@ -74,8 +73,7 @@ def linear_call(call: Call, name: str) -> Linear | None:
 
 def scaled_weight(call: Call, scale: Array) -> GenericConst:
     """The weight of a linear operator with its slice for output channel c multiplied by `scale[c]`."""
-    weight = array_of(call.args[1])
-    assert weight is not None
+    weight = values_of(call.args[1])
     name = operator_name(call)
     if name == "relax.matmul":
         return _product(weight, scale)
@@ -89,8 +87,7 @@ def scaled_weight(call: Call, scale: Array) -> GenericConst:
 
 def scaled_weight_inputs(call: Call, scale: Array) -> GenericConst:
     """The weight of a convolution or matrix product with its slice for input channel c multiplied by `scale[c]`."""
-    weight = array_of(call.args[1])
-    assert weight is not None
+    weight = values_of(call.args[1])
     if operator_name(call) == "relax.matmul":
         return _product(weight, scale.reshape(-1, 1))
     groups = int(call.attrs.groups)
@@ -101,7 +98,6 @@ def scaled_weight_inputs(call: Call, scale: Array) -> GenericConst:
 
 def _product(weight: Array, scale: Array, shape: tuple[int, ...] | None = None) -> GenericConst:
     """`weight * scale`, computed straight into the memory of the new constant: pages are touched once."""
-    dtype = str(weight.dtype)
-    tensor = tvm.runtime.empty(weight.shape if shape is None else shape, dtype)
-    np.multiply(weight, scale.astype(weight.dtype), out=np.from_dlpack(tensor).reshape(weight.shape))
-    return GenericConst(tensor, tvm.relax.TensorType(list(tensor.shape), dtype))
+    target, result = empty_constant(weight.shape if shape is None else shape, str(weight.dtype))
+    np.multiply(weight, scale.astype(weight.dtype), out=target.reshape(weight.shape))
+    return result

@@ -52,10 +52,7 @@ def _slice(call: Call, args: list[Any]) -> Array:
     index = [slice(None)] * data.ndim
     for axis, begin, end, stride in zip(axes, begins, ends, strides, strict=True):
         extent = data.shape[axis]
-        stop: int | None = end
-        if stride < 0 and end < -extent:
-            stop = None
-        index[axis] = slice(begin, stop, stride)
+        index[axis] = slice(begin, None if stride < 0 and end < -extent else end, stride)
     return np.asarray(data[tuple(index)])
 
 
@@ -65,11 +62,11 @@ def _take(call: Call, args: list[Any]) -> Array:
 
 
 def _pad(call: Call, args: list[Any]) -> Array:
-    widths = np.reshape([int(w) for w in call.attrs.pad_width], (-1, 2))
-    mode = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[call.attrs.pad_mode]
-    if mode == "constant":
-        return np.pad(args[0], widths, mode, constant_values=call.attrs.pad_value)
-    return np.pad(args[0], widths, mode)  # type: ignore[call-overload,no-any-return]
+    widths = np.reshape([int(width) for width in call.attrs.pad_width], (-1, 2))
+    if call.attrs.pad_mode == "constant":
+        return np.asarray(np.pad(args[0], widths, constant_values=call.attrs.pad_value))
+    modes: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    return np.asarray(np.pad(args[0], widths, modes[call.attrs.pad_mode]))
 
 
 def _clip(call: Call, args: list[Any]) -> Array:
@@ -83,50 +80,54 @@ def _arange(call: Call, args: list[Any]) -> Array:
 #: Operators that numpy and Relax define differently on integers.
 FLOAT_ONLY = frozenset({"relax.divide", "relax.power", "relax.mean"})
 
+_ELEMENTWISE: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "power": np.power,
+    "divide": np.divide,
+    "equal": np.equal,
+    "not_equal": np.not_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+    "logical_not": np.logical_not,
+    "where": np.where,
+    "abs": np.abs,
+    "negative": np.negative,
+    "sign": np.sign,
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "tanh": np.tanh,
+    "sin": np.sin,
+    "cos": np.cos,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "isnan": np.isnan,
+    "isinf": np.isinf,
+    "isfinite": np.isfinite,
+    "nn.relu": lambda x: np.maximum(x, np.zeros((), x.dtype)),
+}
+
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "sum": np.sum,
+    "mean": np.mean,
+    "max": np.max,
+    "min": np.min,
+    "prod": np.prod,
+}
+
 EVALUATORS: dict[str, Evaluator] = {
-    **{
-        f"relax.{name}": _elementwise(function)
-        for name, function in {
-            "add": np.add,
-            "subtract": np.subtract,
-            "multiply": np.multiply,
-            "maximum": np.maximum,
-            "minimum": np.minimum,
-            "power": np.power,
-            "divide": np.divide,
-            "equal": np.equal,
-            "not_equal": np.not_equal,
-            "less": np.less,
-            "less_equal": np.less_equal,
-            "greater": np.greater,
-            "greater_equal": np.greater_equal,
-            "logical_and": np.logical_and,
-            "logical_or": np.logical_or,
-            "logical_xor": np.logical_xor,
-            "logical_not": np.logical_not,
-            "where": np.where,
-            "abs": np.abs,
-            "negative": np.negative,
-            "sign": np.sign,
-            "exp": np.exp,
-            "log": np.log,
-            "sqrt": np.sqrt,
-            "rsqrt": lambda x: 1 / np.sqrt(x),
-            "tanh": np.tanh,
-            "sin": np.sin,
-            "cos": np.cos,
-            "floor": np.floor,
-            "ceil": np.ceil,
-            "isnan": np.isnan,
-            "isinf": np.isinf,
-            "isfinite": np.isfinite,
-            "nn.relu": lambda x: np.maximum(x, np.zeros((), x.dtype)),
-        }.items()
-    },
-    **{
-        f"relax.{name}": _reduction(function)
-        for name, function in {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min, "prod": np.prod}.items()
-    },
+    **{f"relax.{name}": _elementwise(function) for name, function in _ELEMENTWISE.items()},
+    **{f"relax.{name}": _reduction(function) for name, function in _REDUCTIONS.items()},
     **{f"relax.{name}": _to_output_shape for name in ("reshape", "squeeze", "expand_dims", "flatten")},
     "relax.nn.batch_flatten": _to_output_shape,
     "relax.broadcast_to": lambda call, args: np.broadcast_to(args[0], _shape(call)),

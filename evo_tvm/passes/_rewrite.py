@@ -112,6 +112,11 @@ class Graph:
             for block in function.body.blocks
         ]
 
+    @property
+    def root_name(self) -> str:
+        """The name of the variable being rewritten."""
+        return "" if self.root is None else str(self.root.name)
+
     def producer(self, expr: Expr, *operators: str) -> Call | None:
         """The call that computes `expr`, where it is a variable bound to a call (of one of `operators`, if given)."""
         value = self._value_of.get(hash(expr)) if isinstance(expr, relax.Var) else None
@@ -194,7 +199,6 @@ class Graph:
     def _apply(
         self, by_root: dict[str, list[Rule[Any]]], everywhere: list[Rule[Any]], value: Expr, pass_name: str
     ) -> Expr:
-        assert self.root is not None
         for _ in range(MAX_WALKS):
             for rule in by_root.get(operator_name(value), everywhere):
                 found = rule.match(self, value)
@@ -204,10 +208,10 @@ class Graph:
                 if reason is None:
                     value = self.typed(rule.rewrite(self, found))
                     break
-                self._refused.append(Refusal(pass_name, str(self.root.name), reason))
+                self._refused.append(Refusal(pass_name, self.root_name, reason))
             else:
                 return value
-        raise RuntimeError(f"{pass_name} does not come to an end at {self.root.name}")
+        raise RuntimeError(f"{pass_name} does not come to an end at {self.root_name}")
 
     def _count(self) -> None:
         """Find every variable's value, how often each is read, and which must stay because opaque values read them."""

@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.ir import Call, Expr
 
 from evo_tvm.passes._rewrite import Graph, Rule, operator_name, retyped, rewriting_pass
-from evo_tvm.passes._values import array_of, constant, dtype_of, is_constant, is_float, shape_of
+from evo_tvm.passes._values import array_of, constant, dtype_of, is_constant, is_float, shape_of, values_of
 
 _COMMUTATIVE = ("relax.add", "relax.multiply", "relax.maximum", "relax.minimum")
 _RESHAPES = ("relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten")
@@ -63,12 +63,12 @@ class _NoDivision(Rule[Call]):
 
     def check(self, graph: Graph, found: Call) -> str | None:
         with np.errstate(all="ignore"):
-            reciprocal = 1 / array_of(found.args[1])  # type: ignore[operator]
+            reciprocal = 1 / values_of(found.args[1])
         normal = np.isfinite(reciprocal) & (np.abs(reciprocal) >= np.finfo(reciprocal.dtype).tiny)
         return None if normal.all() else "the reciprocal of the divisor is not a normal number"
 
     def rewrite(self, graph: Graph, found: Call) -> Expr:
-        return relax.op.multiply(found.args[0], constant(1 / array_of(found.args[1]), dtype_of(found)))  # type: ignore[operator]
+        return relax.op.multiply(found.args[0], constant(1 / values_of(found.args[1]), dtype_of(found)))
 
 
 class _OnlyReshape(Rule[Call]):

@@ -73,7 +73,7 @@ class _Reuse(Rule[relax.Var]):
 
 
 def _structure(value: object) -> Hashable:
-    return tvm_ffi.structural_hash(value)  # 64 bits: two different attributes of one operator do not meet
+    return int(tvm_ffi.structural_hash(value))  # 64 bits: two different attributes of one operator do not meet
 
 
 eliminate_common_subexpressions = rewriting_pass("eliminate_common_subexpressions", lambda: [_Reuse()])

@@ -16,7 +16,7 @@ from tvm.ir import Call, Expr
 
 from evo_tvm.passes._linear import linear
 from evo_tvm.passes._rewrite import TUPLE_ITEM, Graph, Rule, rewriting_pass
-from evo_tvm.passes._values import Array, along, array_of, channel_vector, dtype_of, shape_of
+from evo_tvm.passes._values import Array, along, channel_vector, dtype_of, is_constant, shape_of, values_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class _FoldBatchNorm(Rule[_Found]):
     def check(self, graph: Graph, found: _Found) -> str | None:
         if found.norm.attrs.training:
             return "batch_norm normalizes with the statistics of the batch (training=True)"
-        if found.item == 0 and any(array_of(arg) is None for arg in found.norm.args[1:]):
+        if found.item == 0 and not all(is_constant(arg) for arg in found.norm.args[1:]):
             return "gamma, beta, mean and variance are not all constants"
         shape = shape_of(found.norm.args[0])
         return "the input's shape is not static" if shape is None else None
@@ -63,7 +63,7 @@ class _FoldBatchNorm(Rule[_Found]):
 
 
 def _scale_and_shift(norm: Call) -> tuple[Array, Array]:
-    gamma, beta, mean, variance = (array_of(arg).astype(np.float64) for arg in norm.args[1:])  # type: ignore[union-attr]
+    gamma, beta, mean, variance = (values_of(arg).astype(np.float64) for arg in norm.args[1:])
     scale = 1 / np.sqrt(variance + float(norm.attrs.epsilon))
     if norm.attrs.scale:
         scale = scale * gamma

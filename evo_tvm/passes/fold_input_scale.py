@@ -13,9 +13,9 @@ import numpy as np
 from tvm import relax
 from tvm.ir import Call, Expr
 
-from evo_tvm.passes._linear import Linear, linear_call, scaled_weight_inputs
+from evo_tvm.passes._linear import Linear, linear, linear_call, scaled_weight_inputs
 from evo_tvm.passes._rewrite import Graph, Rule, operator_name, retyped, rewriting_pass
-from evo_tvm.passes._values import Array, along, array_of, channel_vector, same_type, shape_of
+from evo_tvm.passes._values import Array, along, channel_vector, is_constant, same_type, shape_of, values_of
 
 _ROOTS = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d", "relax.matmul")
 
@@ -38,8 +38,8 @@ class _Input(Rule[_Found]):
     operator: ClassVar[str]
 
     def match(self, graph: Graph, value: Expr) -> _Found | None:
-        before, consumer = graph.producer(value.args[0], self.operator), linear_call(value, str(graph.root.name))
-        if before is None or consumer is None or array_of(before.args[1]) is None:
+        before, consumer = graph.producer(value.args[0], self.operator), linear_call(value, graph.root_name)
+        if before is None or consumer is None or not is_constant(before.args[1]):
             return None
         return _Found(consumer, before) if same_type(before, before.args[0]) else None
 
@@ -67,6 +67,10 @@ class _Scale(_Input):
 class _Shift(_Input):
     operator = "relax.add"
 
+    def match(self, graph: Graph, value: Expr) -> _Found | None:
+        found = super().match(graph, value)  # what is the bias of another operator costs nothing where it is
+        return None if found is None or linear(graph, found.before.args[0]) is not None else found
+
     def check(self, graph: Graph, found: _Found) -> str | None:
         call = found.consumer.call
         if operator_name(call) != "relax.matmul" and any(int(width) for width in call.attrs.padding):
@@ -83,13 +87,13 @@ class _Shift(_Input):
 
 def _response(call: Call, vector: Array) -> Array:
     """What each output channel gives for an input whose channels are `vector` everywhere."""
-    weight = array_of(call.args[1])
-    assert weight is not None
+    weight = values_of(call.args[1])
     if operator_name(call) == "relax.matmul":
-        return vector @ weight.astype(np.float64)  # type: ignore[no-any-return]
+        return vector @ weight.astype(np.float64)
     groups = int(call.attrs.groups)
     taps = weight.astype(np.float64).reshape(groups, weight.shape[0] // groups, weight.shape[1], -1).sum(axis=3)
-    return np.einsum("goi,gi->go", taps, vector.reshape(groups, -1)).reshape(-1)
+    response: Array = np.einsum("goi,gi->go", taps, vector.reshape(groups, -1))
+    return response.reshape(-1)
 
 
 fold_input_scale = rewriting_pass("fold_input_scale", lambda: [_Scale(), _Shift()])

@@ -14,109 +14,115 @@ import numpy as np
 from tvm import relax
 from tvm.ir import Call, Expr
 
-from evo_tvm.passes._linear import linear
+from evo_tvm.passes._linear import Linear, linear
 from evo_tvm.passes._rewrite import Graph, Rule, retyped, rewriting_pass
 from evo_tvm.passes._values import (
     Array,
     along,
-    array_of,
     channel_vector,
     constant,
     dtype_of,
+    is_constant,
     is_float,
     same_type,
+    values_of,
 )
+
+_SHARED = "the value before the scale is used elsewhere too"
+
+
+def _scaled(graph: Graph, call: Call) -> tuple[Expr, Expr | None] | None:
+    """x and None of `call` = `x * constant`; x and b where it is `(x + b) * constant`; None where it is neither."""
+    if not is_constant(call.args[1]) or not same_type(call, call.args[0]):
+        return None
+    add = graph.producer(call.args[0], "relax.add")
+    if add is None or not is_constant(add.args[1]) or not same_type(add, add.args[0]):
+        return call.args[0], None
+    return add.args[0], add.args[1]
+
+
+def _is_shared(graph: Graph, call: Call, data: Expr) -> bool:
+    return not (graph.only_use(call.args[0]) and graph.only_use(data))
 
 
 @dataclass(frozen=True)
-class _Found:
-    call: Call  # producer * scale, or (producer + bias) * scale
-    producer: Expr
-    bias: Expr | None
+class _Weighted:
+    producer: Linear
+    scale: Array | None
+    bias: Array | None
+    has_bias: bool
+    is_shared: bool
 
 
-def _through_bias(graph: Graph, call: Call) -> _Found | None:
-    """`call`'s left operand, and the constant bias added to it where there is one; the right one is a constant."""
-    if array_of(call.args[1]) is None or not same_type(call, call.args[0]):
-        return None
-    add = graph.producer(call.args[0], "relax.add")
-    if add is None or array_of(add.args[1]) is None:
-        return _Found(call, call.args[0], None)
-    return _Found(call, add.args[0], add.args[1])
-
-
-def _shared(graph: Graph, found: _Found) -> str | None:
-    if graph.only_use(found.call.args[0]) and graph.only_use(found.producer):
-        return None
-    return "the value before the scale is used elsewhere too"
-
-
-class _IntoWeight(Rule[_Found]):
+class _IntoWeight(Rule[_Weighted]):
     roots: ClassVar[tuple[str, ...]] = ("relax.multiply",)
 
-    def match(self, graph: Graph, value: Expr) -> _Found | None:
-        found = _through_bias(graph, value)
-        return found if found is not None and linear(graph, found.producer) is not None else None
+    def match(self, graph: Graph, value: Expr) -> _Weighted | None:
+        found = _scaled(graph, value)
+        producer = None if found is None else linear(graph, found[0])
+        if found is None or producer is None:
+            return None
+        scale = channel_vector(value.args[1], producer.shape, producer.axis)
+        bias = None if found[1] is None else channel_vector(found[1], producer.shape, producer.axis)
+        return _Weighted(producer, scale, bias, found[1] is not None, _is_shared(graph, value, found[0]))
 
-    def check(self, graph: Graph, found: _Found) -> str | None:
-        producer = linear(graph, found.producer)
-        assert producer is not None
-        scale = channel_vector(found.call.args[1], producer.shape, producer.axis)
-        if scale is None:
+    def check(self, graph: Graph, found: _Weighted) -> str | None:
+        if found.scale is None:
             return "the scale is not one constant for each channel"
-        if not np.isfinite(scale).all():
+        if not np.isfinite(found.scale).all():
             return "the scale is not finite"
-        if found.bias is not None and channel_vector(found.bias, producer.shape, producer.axis) is None:
+        if found.has_bias and found.bias is None:
             return "the bias before the scale is not one constant for each channel"
-        return _shared(graph, found)
+        return _SHARED if found.is_shared else None
 
-    def rewrite(self, graph: Graph, found: _Found) -> Expr:
-        producer = linear(graph, found.producer)
-        assert producer is not None
-        scale = channel_vector(found.call.args[1], producer.shape, producer.axis)
-        assert scale is not None
-        scaled = graph.emit(producer.scaled(scale), producer.name)
+    def rewrite(self, graph: Graph, found: _Weighted) -> Expr:
+        assert found.scale is not None
+        producer = found.producer
+        scaled = graph.emit(producer.scaled(found.scale), producer.name)
         if found.bias is None:
             return scaled
-        bias = channel_vector(found.bias, producer.shape, producer.axis)
-        assert bias is not None
-        shift = along(bias * scale, len(producer.shape), producer.axis, producer.dtype)
+        shift = along(found.bias * found.scale, len(producer.shape), producer.axis, producer.dtype)
         return relax.op.add(scaled, shift)
 
 
-class _IntoScale(Rule[_Found]):
+@dataclass(frozen=True)
+class _Scaled:
+    call: Call
+    inner: Call  # x * a
+    bias: Expr | None
+    is_shared: bool
+
+    def product(self, constant: Expr) -> Array:
+        """The outer scale times another constant, in float64."""
+        return values_of(self.call.args[1]).astype(np.float64) * values_of(constant)
+
+
+class _IntoScale(Rule[_Scaled]):
     roots: ClassVar[tuple[str, ...]] = ("relax.multiply",)
 
-    def match(self, graph: Graph, value: Expr) -> _Found | None:
-        found = _through_bias(graph, value)
-        if found is None or not is_float(dtype_of(value)):
+    def match(self, graph: Graph, value: Expr) -> _Scaled | None:
+        found = _scaled(graph, value)
+        inner = None if found is None else graph.producer(found[0], "relax.multiply")
+        if found is None or inner is None or not is_constant(inner.args[1]) or not is_float(dtype_of(value)):
             return None
-        inner = graph.producer(found.producer, "relax.multiply")
-        return found if inner is not None and array_of(inner.args[1]) is not None else None
+        return _Scaled(value, inner, found[1], _is_shared(graph, value, found[0]))
 
-    def check(self, graph: Graph, found: _Found) -> str | None:
-        inner = graph.producer(found.producer)
-        assert inner is not None
-        if not same_type(inner, inner.args[0]) or not same_type(found.call, inner):
-            return "one of the scales makes the tensor larger"
-        scales = [found.call.args[1], inner.args[1], *([] if found.bias is None else [found.bias])]
-        small = max(array_of(s).size for s in scales)  # type: ignore[union-attr]
-        if _product(found.call.args[1], inner.args[1]).size > small:
-            return "the product of the scales is larger than either"
-        return _shared(graph, found)
+    def check(self, graph: Graph, found: _Scaled) -> str | None:
+        if not same_type(found.inner, found.inner.args[0]):
+            return "the first scale makes the tensor larger"
+        outer = values_of(found.call.args[1]).size
+        for other in (found.inner.args[1], found.bias):
+            if other is not None and found.product(other).size > max(outer, values_of(other).size):
+                return "the product of the constants is larger than either"
+        return _SHARED if found.is_shared else None
 
-    def rewrite(self, graph: Graph, found: _Found) -> Expr:
-        inner = graph.producer(found.producer)
-        assert inner is not None
-        scale, dtype = found.call.args[1], dtype_of(found.call)
-        scaled = retyped(inner, [inner.args[0], constant(_product(scale, inner.args[1]), dtype)])
+    def rewrite(self, graph: Graph, found: _Scaled) -> Expr:
+        dtype = dtype_of(found.call)
+        scale = constant(found.product(found.inner.args[1]), dtype)
+        scaled = retyped(found.inner, [found.inner.args[0], scale])
         if found.bias is None:
             return scaled
-        return relax.op.add(graph.emit(scaled), constant(_product(scale, found.bias), dtype))
-
-
-def _product(a: Expr, b: Expr) -> Array:
-    return array_of(a).astype(np.float64) * array_of(b)  # type: ignore[union-attr,no-any-return,operator]
+        return relax.op.add(graph.emit(scaled), constant(found.product(found.bias), dtype))
 
 
 fold_scale = rewriting_pass("fold_scale", lambda: [_IntoWeight(), _IntoScale()])

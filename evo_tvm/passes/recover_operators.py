@@ -7,7 +7,6 @@ function that TOPI gives for the recovered operator is structurally equal to the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import tvm
@@ -21,48 +20,42 @@ from evo_tvm.passes._values import constant, dtype_of, shape_of
 _OPERATORS = {"maximum": relax.op.maximum, "minimum": relax.op.minimum}
 
 
-@dataclass(frozen=True)
-class _Found:
-    call: Call
-    operands: list[Expr]
-    function: tirx.PrimFunc
-
-
-class _Recover(Rule[_Found]):
+class _Recover(Rule[tuple[Expr | None]]):
     roots: ClassVar[tuple[str, ...]] = ("relax.call_tir",)
 
-    def match(self, graph: Graph, value: Expr) -> _Found | None:
+    def match(self, graph: Graph, value: Expr) -> tuple[Expr | None] | None:
         callee, operands = value.args[0], value.args[1]
         if not isinstance(callee, GlobalVar) or not isinstance(operands, relax.Tuple) or len(value.args) != 2:
             return None
-        function = graph.module[callee]
-        known = isinstance(function, tirx.PrimFunc) and str(callee.name_hint).startswith((*_OPERATORS, "pad"))
-        return _Found(value, list(operands.fields), function) if known and shape_of(value) is not None else None
+        function, known = graph.module[callee], str(callee.name_hint).startswith((*_OPERATORS, "pad"))
+        if not known or not isinstance(function, tirx.PrimFunc) or shape_of(value) is None:
+            return None
+        return (_recovered(value, list(operands.fields), function),)
 
-    def check(self, graph: Graph, found: _Found) -> str | None:
-        return None if _recovered(found) is not None else "the function is not what TOPI gives for the operator"
+    def check(self, graph: Graph, found: tuple[Expr | None]) -> str | None:
+        return "the function is not what TOPI gives for the operator" if found[0] is None else None
 
-    def rewrite(self, graph: Graph, found: _Found) -> Expr:
-        recovered = _recovered(found)
-        assert recovered is not None
-        return recovered
+    def rewrite(self, graph: Graph, found: tuple[Expr | None]) -> Expr:
+        return found[0]
 
 
-def _recovered(found: _Found) -> Expr | None:
+def _recovered(call: Call, operands: list[Expr], function: tirx.PrimFunc) -> Expr | None:
     """The operator that the function computes, if one of its possible readings is structurally equal to it."""
-    placeholders = [_placeholder(operand, place) for place, operand in enumerate(found.operands)]
-    for output, operator in _readings(found, placeholders):
-        function = te.create_prim_func([*placeholders, output], index_dtype_override="int64")
-        if tvm_ffi.structural_equal(*(f.without_attr("global_symbol") for f in (function, found.function))):
+    data = [te.placeholder(shape_of(operand), dtype_of(operand), name=f"x{i}") for i, operand in enumerate(operands)]
+    for output, operator in _readings(call, operands, function, data):
+        wanted = te.create_prim_func([*data, output], index_dtype_override="int64")
+        if tvm_ffi.structural_equal(*(f.without_attr("global_symbol") for f in (wanted, function))):
             return operator
     return None
 
 
-def _readings(found: _Found, data: list[Any]) -> Iterator[tuple[Any, Expr]]:
-    store = _store(found.function)
-    if store is None:
+def _readings(call: Call, operands: list[Expr], function: tirx.PrimFunc, data: list[Any]) -> Iterator[tuple[Any, Expr]]:
+    """What the one store of the function looks like: outputs of TOPI over `data`, with the operator of each."""
+    stores: list[Any] = []
+    tvm_ffi.structural_walk(function.body, (tirx.BufferStore, stores.append))
+    if len(stores) != 1:
         return
-    operands, value = found.operands, store.value
+    value, indices = stores[0].value, stores[0].indices
     for name, operator in _OPERATORS.items():
         if isinstance(value, tirx.Max if name == "maximum" else tirx.Min):
             build = getattr(topi, name)
@@ -71,9 +64,9 @@ def _readings(found: _Found, data: list[Any]) -> Iterator[tuple[Any, Expr]]:
             elif isinstance(value.b, tirx.FloatImm | tirx.IntImm):
                 bound = value.b.value
                 yield build(data[0], bound), operator(operands[0], constant(bound, dtype_of(operands[0])))
-    shape, inner = shape_of(found.call), shape_of(operands[0])
+    shape, inner = shape_of(call), shape_of(operands[0])
     if len(operands) == 1 and shape is not None and inner is not None:
-        before = _offsets(value, store.indices)
+        before = _offsets(value, indices)
         if before is not None and isinstance(value.args[2], tirx.FloatImm | tirx.IntImm):
             after = [full - size - first for full, size, first in zip(shape, inner, before, strict=True)]
             fill = float(value.args[2].value)
@@ -91,17 +84,6 @@ def _offsets(value: Any, indices: Any) -> list[int] | None:
     analyzer = tvm.arith.Analyzer()
     offsets = [analyzer.simplify(i - at) for i, at in zip(indices, load.indices, strict=True)]
     return [int(o) for o in offsets] if all(isinstance(o, tirx.IntImm) for o in offsets) else None
-
-
-def _store(function: tirx.PrimFunc) -> Any:
-    """The one store of a function, None where it has more."""
-    stores: list[Any] = []
-    tvm_ffi.structural_walk(function.body, (tirx.BufferStore, stores.append))
-    return stores[0] if len(stores) == 1 else None
-
-
-def _placeholder(operand: Expr, place: int) -> Any:
-    return te.placeholder(shape_of(operand), dtype_of(operand), name=f"x{place}")
 
 
 recover_operators = rewriting_pass("recover_operators", lambda: [_Recover()])

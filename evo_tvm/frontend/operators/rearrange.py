@@ -82,8 +82,19 @@ def _column_to_image(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
     return [result]
 
 
+def _vector_of_axes(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    """An axis given as a scalar becomes a vector of one axis, as the specification has it."""
+    axes = constant(operand(node, 1))
+    if axes is None or axes.ndim == 1:
+        raise CannotRewrite("its axes are a vector already")
+    attributes = {name: value.value for name, value in node.attributes.items()}
+    return [op.op(node.op_type, required(node, 0), op.const(axes.reshape(1)), **attributes)]
+
+
 REWRITES: dict[tuple[str, str], Rewrite] = {
     ("", "Col2Im"): _column_to_image,
     ("", "ReverseSequence"): _reverse_sequence,
+    ("", "Squeeze"): _vector_of_axes,
     ("", "TensorScatter"): _tensor_scatter,
+    ("", "Unsqueeze"): _vector_of_axes,
 }
