@@ -38,7 +38,7 @@ def decide(lowered: LoweredGroup, target: Target) -> Choice:
         return _choice("global_pool", None, global_pool.schedule(func))
     if kind == "dense":
         rows = lowered.parameters[-1].view.shape[0]  # type: ignore[union-attr]
-        dense_config = dense.Config(panel_tile=4 if rows > 1 else 4, row_tile=min(rows, target.vector_registers // 5))
+        dense_config = dense.Config(min(rows, target.vector_registers // 5), 4 if rows > 1 else 2, 2)
         return _choice("dense", dense_config, dense.schedule(func, dense_config))
     if kind == "tir":
         return _choice("default", None, default.schedule(func, target.lanes_f32))
@@ -51,27 +51,39 @@ def _choice(algorithm: str, config: object, sch: Schedule) -> Choice:
 
 
 def spatial_pack_config(lowered: LoweredGroup, target: Target) -> spatial_pack.Config:
-    """The tile with the most multiply-adds for each vector loaded, as far as the registers reach.
+    """The register tile that takes the fewest cycles, edges of the image included.
 
-    A tile of `o` channel blocks by `p` pixels takes o*p accumulators, o weights and one broadcast input. Each step of
-    the reduction loads o weights and p inputs for o*p multiply-adds.
+    A tile of `o` channel blocks by `p` pixels needs o*p accumulators, o weights and one broadcast pixel. A step of its
+    reduction is o*p multiply-adds and o + p loads, at two of each a cycle, and at least the latency of one
+    multiply-add (four cycles).
     """
     out = lowered.parameters[-1].view
     assert out is not None
     _, blocks, height, width, _ = out.shape
-    groups = lowered.group.anchor.attrs["groups"]
-    budget = target.vector_registers - 2
-    best, best_score = spatial_pack.Config(ow_tile=largest_divisor(width, 14)), 0.0
-    for o, i, j in itertools.product((1, 2, 4), range(1, 9), range(1, 29)):
-        if (blocks // groups) % o or i > height or j > width or o * i * j + o > budget:
+    weight = lowered.inputs[lowered.group.anchor.args[1]].shape
+    blocks //= lowered.group.anchor.attrs["groups"]
+    registers = target.vector_registers
+
+    def cycles(o: int, pixels: int) -> float:
+        return max(o * pixels / 2, (o + pixels) / 2, 4.0) + 0.3 if pixels else 0.0
+
+    best, best_cost = (1, 1, 1), math.inf
+    for o, i, j in itertools.product((2, 4, 1), (2, 1, 3, 4, 5, 6, 7, 8), range(1, registers)):
+        if blocks % o or i > height or j > width or o * i * j + o + 2 > registers + (o == 2):
             continue
-        used = blocks * height * width / (math.ceil(blocks / o) * o * math.ceil(height / i) * i * math.ceil(width / j) * j)
-        whole = height % i == 0 and width % j == 0
-        loads = o + i * j if o > 1 else 1 + i * j * 0.9
-        score = used * (1.0 if whole else 0.6) * (o * i * j) / (o * i * j / 2 + 0.25 * loads + 2)
-        if score > best_score:
-            best, best_score = spatial_pack.Config(o, i, j, False), score
-    return best
+        (rows, last_row), (columns, last_column) = divmod(height, i), divmod(width, j)
+        image = (
+            rows * columns * cycles(o, i * j)
+            + rows * cycles(o, i * last_column)
+            + columns * cycles(o, last_row * j)
+            + cycles(o, last_row * last_column)
+        )
+        if blocks / o * image < best_cost * 0.999:
+            best, best_cost = (o, i, j), blocks / o * image
+    weights_bytes = best[0] * math.prod(weight[1:]) * target.lanes_f32 * 4
+    sums_bytes = best[0] * height * width * target.lanes_f32 * 4
+    once = weights_bytes > target.l2_bytes // 4 and sums_bytes <= target.l1_bytes
+    return spatial_pack.Config(*best, rows_outer=False, weights_once=once)
 
 
 def depthwise_config(lowered: LoweredGroup, target: Target) -> depthwise.Config:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
@@ -19,7 +18,7 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises UsageError: the folder is missing or cannot be written, `path` is a folder, the disk is full.
     """
     final = os.path.realpath(path)
-    temporary = f"{final}.{secrets.token_hex(4)}.part"
+    temporary = f"{final}.{os.urandom(4).hex()}.part"
     try:
         if os.path.isdir(final):
             raise IsADirectoryError(None, "it is a folder")

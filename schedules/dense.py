@@ -20,27 +20,29 @@ class Config:
 
 
 def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
-    """dense (M, N/b, b) over K, then output (M, N)."""
+    """partial (M, N/b, chunks, b) inside dense (M, N/b, b), tile by tile; then output (M, N)."""
     sch = Schedule(func)
-    dense, out = sch.get_sblock("dense"), sch.get_sblock("output")
-    amount = work(sch, dense)
-    i, o, v, k = sch.get_loops(dense)
+    partial, dense, out = sch.get_sblock("partial"), sch.get_sblock("dense"), sch.get_sblock("output")
+    amount = work(sch, partial)
+    i, o, v, ko = sch.get_loops(dense)
     io, ii = sch.split(i, [None, largest_divisor(extent(sch, i), config.row_tile)])
     oo, oi = sch.split(o, [None, largest_divisor(extent(sch, o), config.panel_tile)])
-    ko, ki = sch.split(k, [None, largest_divisor(extent(sch, k), config.unroll)])
-    sch.reorder(oo, io, ko, ki, ii, oi, v)
+    sch.reorder(oo, io, ko, ii, oi, v)
     parallel(sch, [oo, io], amount)
-    tile = sch.cache_write(dense, 0, "global")  # the accumulators: small enough to become registers
-    sch.reverse_compute_at(tile, sch.get_loops(dense)[0], preserve_unit_loops=True)
-    for loop in (ki, ii, oi):
+    sch.compute_at(partial, ko, preserve_unit_loops=True)
+    pi, po, _, pv, ki = sch.get_loops(partial)[-5:]
+    k_outer, k_inner = sch.split(ki, [None, largest_divisor(extent(sch, ki), config.unroll)])
+    sch.reorder(k_outer, k_inner, pi, po, pv)
+    for loop in (k_inner, pi, po, ii, oi):
         sch.unroll(loop)
+    sch.vectorize(pv)
     sch.vectorize(v)
-    init = sch.decompose_reduction(dense, ko)
-    for block in (init, tile):
-        *_, i_, o_, v_ = sch.get_loops(block)
-        sch.unroll(i_)
-        sch.unroll(o_)
-        sch.vectorize(v_)
+    inits = [sch.decompose_reduction(partial, k_outer), sch.decompose_reduction(dense, ko)]
+    for block, spatial in zip(inits, (4, 3), strict=True):
+        *unrolled, lanes = sch.get_loops(block)[-spatial:]
+        for loop in unrolled:
+            sch.unroll(loop)
+        sch.vectorize(lanes)
     _vectorize_row(sch, out)
     return sch
 

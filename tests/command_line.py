@@ -1,4 +1,4 @@
-"""Runs `evo-tvm` in a process of its own, as a user does."""
+"""Runs `evo-tvm` as a user does: in this process, which is quick, or in one of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+
+from click.testing import CliRunner
+
+from evo_tvm.cli import app
 
 
 @dataclass(frozen=True)
@@ -17,13 +21,21 @@ class Result:
     err: str
 
 
-def evo(*arguments: object, env: dict[str, str] | None = None, timeout_s: float = 240) -> Result:
-    """Run `evo-tvm ARGUMENTS`; `env` is added to the environment."""
+def evo(*arguments: object) -> Result:
+    """Run `evo-tvm ARGUMENTS` in this process."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="evo-tvm")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Result(result.exit_code, result.stdout, result.stderr)
+
+
+def evo_apart(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    """Run `evo-tvm ARGUMENTS` in a process of its own; `env` is added to the environment."""
     done = subprocess.run(
         [sys.executable, "-m", "evo_tvm.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"} | (env or {}),
-        timeout=timeout_s,
+        env=os.environ | (env or {}),
+        timeout=240,
     )
     return Result(done.returncode, done.stdout, done.stderr)

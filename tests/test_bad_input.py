@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 
 from evo_tvm import Artifact
 from evo_tvm.runtime import container
-from tests.command_line import Result, evo
+from tests.command_line import Result, evo, evo_apart
 from tests.conftest import small_model
 
 
@@ -70,7 +70,13 @@ def test_no_such_artifact(command: str, tmp_path: Path) -> None:
     check(evo(command, missing, *options), 1, missing, "no such file", "evo-tvm compile")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello, this is text\n" * 20, b"\x89PNG\r\n\x1a\n" + bytes(100)])
+def test_empty_file(tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    model.touch()
+    check(compile_bad(model, tmp_path), 1, model, "empty")
+
+
+@pytest.mark.parametrize("content", [b"hello, this is text\n" * 20, b"\x89PNG\r\n\x1a\n" + bytes(100)])
 def test_not_onnx(content: bytes, tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     model.write_bytes(content)
@@ -140,7 +146,7 @@ def test_unsupported_operators(tmp_path: Path) -> None:
 
 
 def test_free_dimension_without_input(free_onnx: Path, tmp_path: Path) -> None:
-    check(compile_bad(free_onnx, tmp_path), 1, free_onnx.name, "image", "--input")
+    check(compile_bad(free_onnx, tmp_path), 1, "free dimension", "image", "batchx3x16x16", "--input image:1x3x16x16")
 
 
 @pytest.mark.parametrize(
@@ -369,36 +375,36 @@ def without(modules: str, folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("modules", ["tvm", "onnx", "tvm,onnx,onnx_ir,onnxscript,onnxslim,xgboost"])
 def test_compile_without_the_compiler_extra(modules: str, small_onnx: Path, tmp_path: Path) -> None:
-    result = evo("compile", small_onnx, "-o", tmp_path / "m.evo", env=without(modules, tmp_path))
+    result = evo_apart("compile", small_onnx, "-o", tmp_path / "m.evo", env=without(modules, tmp_path))
     check(result, 1, 'pip install "evo_tvm[compiler]"', modules.split(",")[0])
     assert not (tmp_path / "m.evo").exists()
 
 
 def test_inspect_onnx_without_the_compiler_extra(small_onnx: Path, tmp_path: Path) -> None:
-    check(evo("inspect", small_onnx, env=without("onnx,onnx_ir", tmp_path)), 1, 'pip install "evo_tvm[compiler]"')
+    check(evo_apart("inspect", small_onnx, env=without("onnx,onnx_ir", tmp_path)), 1, 'pip install "evo_tvm[compiler]"')
 
 
 def test_compare_without_the_compiler_extra(small_onnx: Path, tmp_path: Path) -> None:
-    check(evo("compare", small_onnx, env=without("tvm", tmp_path)), 1, 'pip install "evo_tvm[compiler]"')
+    check(evo_apart("compare", small_onnx, env=without("tvm", tmp_path)), 1, 'pip install "evo_tvm[compiler]"')
 
 
 def test_compare_without_the_compare_extra(small_onnx: Path, tmp_path: Path) -> None:
-    check(evo("compare", small_onnx, env=without("onnxruntime", tmp_path)), 1, 'pip install "evo_tvm[compare]"')
+    check(evo_apart("compare", small_onnx, env=without("onnxruntime", tmp_path)), 1, 'pip install "evo_tvm[compare]"')
 
 
 def test_the_base_runs_models_without_any_extra(small_evo: Path, tmp_path: Path) -> None:
     hidden = without("tvm,onnx,onnx_ir,onnxscript,onnxslim,onnxruntime,xgboost,ml_dtypes,torch,ziglang", tmp_path)
     for command in (["run", small_evo, "--random", "0"], ["profile", small_evo], ["inspect", small_evo], ["targets"]):
-        result = evo(*command, env=hidden)
+        result = evo_apart(*command, env=hidden)
         assert result.status == 0, result.err
 
 
 def test_a_fault_inside_an_extra_is_not_mistaken_for_a_missing_one(small_onnx: Path, tmp_path: Path) -> None:
     """Another module that is missing is a fault of its own: the message names it; --verbose shows where."""
     options = ["compile", small_onnx, "-o", tmp_path / "m.evo"]
-    plain = evo(*options, env=without("psutil,scipy,google.protobuf,google", tmp_path))
+    plain = evo_apart(*options, env=without("psutil,scipy,google.protobuf,google", tmp_path))
     assert plain.status == 1 and "evo_tvm[compiler]" not in plain.err and "Traceback" not in plain.err
-    shown = evo(*options, "--verbose", env=without("psutil,scipy,google.protobuf,google", tmp_path))
+    shown = evo_apart(*options, "--verbose", env=without("psutil,scipy,google.protobuf,google", tmp_path))
     assert shown.status == 1 and "Traceback" in shown.err
 
 

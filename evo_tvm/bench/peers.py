@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,12 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Peer:
-    """A runtime: its short name on the command line, its own name, the distribution it comes in, and how to load."""
+    """A runtime: its short name on the command line, its own name, where it comes from, and how to load a model."""
 
     name: str
     title: str
     distribution: str
+    module: str
     open: Callable[[Path, int], Session]
 
 
@@ -61,16 +63,17 @@ class OnnxRuntimeSession:
 
 
 PEERS: Mapping[str, Peer] = {
-    peer.name: peer for peer in (Peer("ort", "ONNX Runtime", "onnxruntime", OnnxRuntimeSession),)
+    peer.name: peer for peer in (Peer("ort", "ONNX Runtime", "onnxruntime", "onnxruntime", OnnxRuntimeSession),)
 }
 
 
 def find_peers(names: Sequence[str]) -> tuple[Peer, ...]:
-    """The peers of these names, in their order.
+    """The peers of these names, in their order; each is installed.
 
     Raises
     ------
     UsageError: no name at all, or an unknown one.
+    MissingExtraError: one that is not installed.
     """
     known = ", ".join(PEERS)
     if not names:
@@ -80,4 +83,8 @@ def find_peers(names: Sequence[str]) -> tuple[Peer, ...]:
             close = difflib.get_close_matches(name, PEERS, n=1)
             ask = f"Did you mean {close[0]}? " if close else ""
             raise UsageError(f"unknown peer {name!r}", where="--peers", hint=f"{ask}Known peers: {known}.")
-    return tuple(PEERS[name] for name in dict.fromkeys(names))
+    found = tuple(PEERS[name] for name in dict.fromkeys(names))
+    for peer in found:
+        with needs_extra("compare"):
+            importlib.import_module(peer.module)
+    return found

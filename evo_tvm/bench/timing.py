@@ -56,7 +56,7 @@ class Timing:
             return ()
         return (
             f"{self.name}: the minima of the rounds lie {self.spread:.0%} apart. "
-            "Close other programs, or take more rounds with --rounds.",
+            "Close other programs, or take more rounds.",
         )
 
     def as_json(self) -> dict[str, object]:

@@ -8,7 +8,7 @@ import click
 
 from evo_tvm.cli._command import Command
 from evo_tvm.cli._options import json_option
-from evo_tvm.cli._show import show, show_json, size_text, table
+from evo_tvm.cli._show import show, show_json, table
 
 
 @click.command(cls=Command, epilog="Example: evo-tvm targets host")
@@ -19,7 +19,8 @@ def targets(name: str | None, as_json: bool) -> None:
     from evo_tvm.target import list_targets, resolve
 
     if name is None:
-        known = [resolve(each) for each in ("host", *(each for each in list_targets() if each != "host"))]
+        # By the names that --target takes: the host's own name may also be that of a target in the list.
+        known = [dataclasses.replace(resolve(each), name=each) for each in ("host", *list_targets())]
         if as_json:
             show_json([dataclasses.asdict(target) for target in known])
             return
@@ -39,7 +40,7 @@ def targets(name: str | None, as_json: bool) -> None:
     for field in dataclasses.fields(target):
         value = getattr(target, field.name)
         if field.name.endswith("_bytes"):
-            text = size_text(value)
+            text = f"{value >> 10:,} KiB"
         elif isinstance(value, tuple):
             text = "\n".join(" ".join(value[start : start + 8]) for start in range(0, len(value), 8))
         else:

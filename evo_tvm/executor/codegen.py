@@ -14,6 +14,10 @@ from tvm import s_tir, tirx
 from tvm.ir import IRModule, PointerType, StringImm, Var
 from tvm.tirx import stmt as tir_stmt
 
+from evo_tvm.kernels import vector_math
+
+vector_math.register()
+
 
 def _expose_pointers(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """f(A: Buffer, B: Buffer) => int32 f(a_ptr: handle, b_ptr: handle) { A = decl_buffer(a_ptr); ...; return 0 }"""

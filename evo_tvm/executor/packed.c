@@ -29,14 +29,21 @@ typedef struct {
   uint64_t byte_offset;
 } DLTensor;
 
+typedef void (*SetRaised)(const char* kind, const char* message);
 extern void TVMFFIErrorSetRaisedFromCStr(const char* kind, const char* message) __attribute__((weak));
+extern void* dlsym(void* handle, const char* name) __attribute__((weak));
 
 static pthread_mutex_t default_lock = PTHREAD_MUTEX_INITIALIZER;
 static void* default_pool; /* of __tvm_ffi_main; made at its first call */
 static int32_t default_threads = 1;
 
 static int raise_error(const char* kind, const char* message) {
-  if (TVMFFIErrorSetRaisedFromCStr != NULL) TVMFFIErrorSetRaisedFromCStr(kind, message);
+  SetRaised set = TVMFFIErrorSetRaisedFromCStr;
+  if (set == NULL && dlsym != NULL) { /* this library was loaded before tvm_ffi was */
+    void* symbol = dlsym(NULL, "TVMFFIErrorSetRaisedFromCStr");
+    __builtin_memcpy(&set, &symbol, sizeof set);
+  }
+  if (set != NULL) set(kind, message);
   return -1;
 }
 

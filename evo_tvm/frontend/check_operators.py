@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
@@ -21,26 +22,31 @@ _CONTRIB_ONLY = frozenset({"Attention"})
 # Operators that the importer treats outside its table.
 _BUILT_IN = frozenset({"Constant", "If"})
 _MAX_NODES_SHOWN = 5
+_NONE: Mapping[tuple[str, str], str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, order=True)
 class UnsupportedOperator:
-    """An operator that cannot be imported, and the nodes that use it."""
+    """An operator that cannot be imported, the nodes that use it, and where it is known why they cannot."""
 
     domain: str
     op_type: str
     nodes: tuple[str, ...]
+    reason: str = ""
 
     def __str__(self) -> str:
         name = f"{self.domain}::{self.op_type}" if self.domain else self.op_type
         shown = ", ".join(self.nodes[:_MAX_NODES_SHOWN])
         more = f" and {len(self.nodes) - _MAX_NODES_SHOWN} more" if len(self.nodes) > _MAX_NODES_SHOWN else ""
-        return f"{name} ({len(self.nodes)}x: {shown}{more})"
+        return f"{name} ({len(self.nodes)}x: {shown}{more}{': ' if self.reason else ''}{self.reason})"
 
 
-def check_operators(model: ir.Model, where: object = None) -> None:
-    """Raise UnsupportedOperatorError, naming every operator that cannot be imported and its nodes, sorted."""
-    unsupported = find_unsupported(model)
+def check_operators(model: ir.Model, where: object = None, reasons: Mapping[tuple[str, str], str] = _NONE) -> None:
+    """Raise UnsupportedOperatorError, naming every operator that cannot be imported and its nodes, sorted.
+
+    where: the file, for the message. reasons: why an operator was not rewritten, by domain and name.
+    """
+    unsupported = find_unsupported(model, reasons=reasons)
     if unsupported:
         raise UnsupportedOperatorError(
             f"{len(unsupported)} unsupported operator{'s' if len(unsupported) > 1 else ''}: "
@@ -50,13 +56,26 @@ def check_operators(model: ir.Model, where: object = None) -> None:
         )
 
 
-def find_unsupported(model: ir.Model) -> tuple[UnsupportedOperator, ...]:
-    """Return the operators of `model` and of its nested graphs that cannot be imported, sorted by domain and name."""
+def find_unsupported(
+    model: ir.Model,
+    rewritten: Collection[tuple[str, str]] = (),
+    reasons: Mapping[tuple[str, str], str] = _NONE,
+) -> tuple[UnsupportedOperator, ...]:
+    """Return the operators of `model` and of its nested graphs that cannot be imported, sorted by domain and name.
+
+    rewritten: operators (domain, name) that count as supported because they will be rewritten first.
+    """
     nodes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if not is_importable(node.domain, node.op_type):
-            nodes[node.domain, node.op_type].append(str(node.name))
-    return tuple(sorted(UnsupportedOperator(*key, tuple(names)) for key, names in nodes.items()))
+        key = (node.domain, node.op_type)
+        if key not in rewritten and key not in model_functions(model) and not is_importable(*key):
+            nodes[key].append(str(node.name))
+    return tuple(UnsupportedOperator(*key, tuple(names), reasons.get(key, "")) for key, names in sorted(nodes.items()))
+
+
+def model_functions(model: ir.Model) -> set[tuple[str, str]]:
+    """Return the operators (domain, name) that `model` defines itself."""
+    return {(domain, name) for domain, name, _ in model.functions}
 
 
 def is_importable(domain: str, op_type: str) -> bool:

@@ -66,7 +66,7 @@ def _should_fold(node: ir.Node) -> bool | None:
 
 
 def _fold_several_outputs(model: ir.Model) -> bool:
-    """Fold nodes of constants that have several outputs (Split of a shape), which onnxscript leaves; tell if any was."""
+    """Fold nodes of constants with several outputs (Split of a shape), which onnxscript leaves; tell if any was."""
     changed = False
     opset = model.opset_imports.get("", 1)
     for graph in list(model.graphs()):
@@ -79,9 +79,7 @@ def _fold_several_outputs(model: ir.Model) -> bool:
             attributes = {name: attribute.value for name, attribute in node.attributes.items()}
             inputs = [None if tensor is None else tensor.numpy() for tensor in tensors]
             arrays = load_op("", node.op_type, opset).eval(*inputs, **attributes)
-            constants = [
-                ir.node("Constant", [], {"value": ir.tensor(array)}, name=node.name) for array in arrays
-            ]
+            constants = [ir.node("Constant", [], {"value": ir.tensor(array)}, name=node.name) for array in arrays]
             values = [constant.outputs[0] for constant in constants][: len(node.outputs)]
             ir.convenience.replace_nodes_and_values(graph, node, [node], constants, node.outputs, values)
             changed = True

@@ -105,7 +105,9 @@ def _is_static(value: ir.Value) -> bool:
 def _unknown_input(name: str, names: list[str]) -> UsageError:
     """Return the error for a name that is no input."""
     close = difflib.get_close_matches(name, names, n=3)
-    hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"The inputs are {', '.join(names) or 'none'}."
+    hint = (
+        f"Did you mean {' or '.join(map(repr, close))}?" if close else f"The inputs are {', '.join(names) or 'none'}."
+    )
     return UsageError(f"the model has no input '{name}'", where="--input", hint=hint)
 
 

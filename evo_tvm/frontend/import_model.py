@@ -54,9 +54,8 @@ def import_onnx(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | 
     drop_initializers_from_inputs(graph)
     fix_shapes(graph, input_shapes or {})
     clean_model(graph)
-    rewrite_operators(graph)
-    where = None if isinstance(model, onnx.ModelProto) else model
-    check_operators(graph, where)
+    reasons = rewrite_operators(graph)
+    check_operators(graph, None if isinstance(model, onnx.ModelProto) else model, reasons)
     return _to_relax(graph)
 
 
@@ -65,6 +64,9 @@ def _to_relax(model: ir.Model) -> Imported:
     from evo_tvm.frontend.import_graph import import_graph
 
     inputs = tuple(_spec(value) for value in model.graph.inputs)
+    for value in model.graph.outputs:
+        if value.type is not None and not isinstance(value.type, ir.TensorType):
+            raise ModelError(f"output '{value.name}' is not a tensor; only tensors can be compiled")
     names = [str(value.name) for value in model.graph.outputs]
     weights = _take_weights(model)
     proto = ir.serde.serialize_graph(model.graph)

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from evo_tvm.frontend.check_operators import is_importable
 from evo_tvm.frontend.clean_model import clean_model
 from evo_tvm.frontend.inline_bodies import inline_bodies
 from evo_tvm.frontend.operators import REWRITES
@@ -24,31 +22,38 @@ from evo_tvm.frontend.operators.builder import Builder, CannotRewrite
 _MAX_ROUNDS = 8
 
 
-def rewrite_operators(model: ir.Model) -> None:
-    """Rewrite the operators of `model`, in place, until none is left to rewrite; `model` is clean before and after."""
+def rewrite_operators(model: ir.Model) -> dict[tuple[str, str], str]:
+    """Rewrite the operators of `model`, in place, until none is left to rewrite; `model` is clean before and after.
+
+    Returns why operators (domain, name) that have a rewrite were left as they are.
+    """
+    reasons: dict[tuple[str, str], str] = {}
     for _ in range(_MAX_ROUNDS):
-        changed = _rewrite_graph(model.graph, model.opset_imports.get("", 1))
-        changed |= inline_bodies(model, _operators_to_inline(model))
+        reasons.clear()
+        changed = _rewrite_graph(model.graph, model.opset_imports.get("", 1), reasons)
+        changed |= inline_bodies(model)
         if not changed:
-            return
+            break
         common.NameFixPass()(model)
         clean_model(model)
+    return reasons
 
 
-def _rewrite_graph(graph: ir.Graph, opset: int) -> bool:
-    """Rewrite the nodes of `graph` and of the graphs nested in it; return whether any was."""
+def _rewrite_graph(graph: ir.Graph, opset: int, reasons: dict[tuple[str, str], str]) -> bool:
+    """Rewrite the nodes of `graph` and of the graphs nested in it; return whether any was, and note why others not."""
     changed = False
     for node in graph:
-        rewrite = REWRITES.get((node.domain, node.op_type))
-        if rewrite is None:
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.GRAPH:
-                    changed |= _rewrite_graph(attribute.as_graph(), opset)
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                changed |= _rewrite_graph(attribute.as_graph(), opset, reasons)
+        key = (node.domain, node.op_type)
+        if key not in REWRITES:
             continue
         builder = Builder(node, opset)
         try:
-            outputs = rewrite(builder, node)
-        except CannotRewrite:
+            outputs = REWRITES[key](builder, node)
+        except CannotRewrite as refusal:
+            reasons[key] = str(refusal)
             continue
         _replace(graph, node, builder, outputs)
         changed = True
@@ -66,18 +71,3 @@ def _replace(graph: ir.Graph, node: ir.Node, builder: Builder, outputs: Sequence
         news.append(new if new in made and new not in news else builder.op("Identity", new))
         olds.append(old)
     ir.convenience.replace_nodes_and_values(graph, node, [node], builder.nodes, olds, news)
-
-
-def _operators_to_inline(model: ir.Model) -> list[tuple[str, str]]:
-    """Return the operators of `model` that have no importer but a body in their schema."""
-    found = set()
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if is_importable(node.domain, node.op_type):
-            continue
-        try:
-            schema = onnx.defs.get_schema(node.op_type, model.opset_imports.get(node.domain, 1), node.domain)
-        except onnx.defs.SchemaError:
-            continue
-        if schema.has_function or schema.has_context_dependent_function:
-            found.add((node.domain, node.op_type))
-    return sorted(found)

@@ -9,6 +9,11 @@ from __future__ import annotations
 from tvm import te
 
 
+#: Terms added up in one accumulator before the sum is put aside: blocked summation (Higham, "The Accuracy of Floating
+#: Point Summation", 1993) keeps the error of a 4,608-term sum near that of a 576-term one, for 1 % more instructions.
+CHUNK = 576
+
+
 def conv2d(
     data: te.Tensor,
     weight: te.Tensor,
@@ -20,21 +25,40 @@ def conv2d(
 
     data: (N, IC/ib, H, W, ib); weight: (OC/ob, IC/groups/ib, KH, KW, ib, ob); result: (N, OC/ob, OH, OW, ob), of the
     dtype of `data`. An NCHW tensor is the case ib = 1. With groups, a block of channels lies within one group.
+
+    The stage is "conv". Where a result has many terms it sums "partial" (N, OC/ob, OH, OW, chunks, ob), each over some
+    blocks of input channels.
     """
     n, _, height, width, _ = (int(e) for e in data.shape)
     oc_blocks, ic_blocks, kh, kw, ib, ob = (int(e) for e in weight.shape)
     out_h = (height - dilation[0] * (kh - 1) - 1) // stride[0] + 1
     out_w = (width - dilation[1] * (kw - 1) - 1) // stride[1] + 1
     blocks_per_group = oc_blocks // groups
-    co, ci = te.reduce_axis((0, ic_blocks), "co"), te.reduce_axis((0, ib), "ci")
+    chunk = _chunk(ic_blocks, kh * kw * ib)
+    co, ci = te.reduce_axis((0, chunk), "co"), te.reduce_axis((0, ib), "ci")
     r, s = te.reduce_axis((0, kh), "r"), te.reduce_axis((0, kw), "s")
 
-    def tap(b, o, i, j, v):  # type: ignore[no-untyped-def]
-        first = (o // blocks_per_group) * ic_blocks if groups > 1 else 0
-        pixel = data[b, first + co, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], ci]
-        return te.sum(pixel * weight[o, co, r, s, ci, v], axis=[co, r, s, ci])
+    def tap(b, o, i, j, v, first=0):  # type: ignore[no-untyped-def]
+        group = (o // blocks_per_group) * ic_blocks if groups > 1 else 0
+        pixel = data[b, group + first + co, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], ci]
+        return te.sum(pixel * weight[o, first + co, r, s, ci, v], axis=[co, r, s, ci])
 
-    return te.compute((n, oc_blocks, out_h, out_w, ob), tap, name="conv")
+    shape = (n, oc_blocks, out_h, out_w)
+    if chunk == ic_blocks:
+        return te.compute((*shape, ob), lambda b, o, i, j, v: tap(b, o, i, j, v), name="conv")
+    k = te.reduce_axis((0, ic_blocks // chunk), "k")
+    partial = te.compute(
+        (*shape, ic_blocks // chunk, ob), lambda b, o, i, j, c, v: tap(b, o, i, j, v, c * chunk), name="partial"
+    )
+    return te.compute((*shape, ob), lambda b, o, i, j, v: te.sum(partial[b, o, i, j, k, v], axis=[k]), name="conv")
+
+
+def _chunk(ic_blocks: int, terms: int) -> int:
+    """Blocks of input channels in a partial sum; `terms` is what one block contributes."""
+    if ic_blocks * terms <= 2 * CHUNK:
+        return ic_blocks
+    limit = max(1, CHUNK // terms)
+    return next(c for c in range(min(limit, ic_blocks), 0, -1) if ic_blocks % c == 0)
 
 
 def depthwise_conv2d(

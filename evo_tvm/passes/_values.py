@@ -48,6 +48,11 @@ def dtype_of(expr: Expr) -> str:
     return str(expr.ty.dtype) if isinstance(expr.ty, relax.TensorType) else ""
 
 
+def in_numpy(dtype: str) -> bool:
+    """Whether numpy has this dtype."""
+    return bool(dtype) and not dtype.startswith(_NO_NUMPY)
+
+
 def is_float(dtype: str) -> bool:
     """Whether numbers of this dtype are rounded."""
     return dtype.startswith("float")
@@ -60,7 +65,7 @@ def same_type(a: Expr, b: Expr) -> bool:
 
 def is_constant(expr: Expr) -> bool:
     """Whether `expr` is a constant tensor that numpy can hold."""
-    return isinstance(expr, GenericConst) and bool(dtype_of(expr)) and not dtype_of(expr).startswith(_NO_NUMPY)
+    return isinstance(expr, GenericConst) and in_numpy(dtype_of(expr))
 
 
 def array_of(expr: Expr) -> Array | None:

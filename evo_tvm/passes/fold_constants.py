@@ -11,12 +11,22 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 from tvm.ir import Call, Expr
 
 from evo_tvm.passes._numpy import EVALUATORS, FLOAT_ONLY
 from evo_tvm.passes._rewrite import Graph, Rule, operator_name, rewriting_pass
-from evo_tvm.passes._values import Array, array_of, bytes_of, constant, dtype_of, is_constant, is_float, shape_of
+from evo_tvm.passes._values import (
+    Array,
+    array_of,
+    bytes_of,
+    constant,
+    dtype_of,
+    in_numpy,
+    is_constant,
+    is_float,
+    shape_of,
+)
 
 #: A constant larger than this many bytes is not made out of smaller ones.
 MAX_GROWTH_BYTES = 64 << 20
@@ -33,7 +43,7 @@ class _Fold(Rule[_Found]):
 
     def match(self, graph: Graph, value: Expr) -> _Found | None:
         args = list(value.args)
-        if not all(_is_known(arg) for arg in args) or shape_of(value) is None:
+        if not all(_is_known(arg) for arg in args) or shape_of(value) is None or not in_numpy(dtype_of(value)):
             return None
         return _Found(value, EVALUATORS[operator_name(value)])
 
@@ -57,8 +67,10 @@ class _Fold(Rule[_Found]):
 
 def _is_known(expr: Expr) -> bool:
     if isinstance(expr, relax.Tuple):
-        return all(is_constant(field) or not isinstance(field, relax.Expr) for field in expr.fields)
-    return is_constant(expr) or not isinstance(expr, relax.Var | relax.Tuple)
+        return all(_is_known(field) for field in expr.fields)
+    if isinstance(expr, relax.ShapeExpr):
+        return all(isinstance(dim, tirx.IntImm) for dim in expr)
+    return is_constant(expr) or isinstance(expr, tirx.IntImm | tirx.FloatImm)
 
 
 def _bytes(expr: Expr) -> int:

@@ -55,16 +55,16 @@ class _Fold(Rule[_Found]):
             return f"the padding is of mode {pad.attrs.pad_mode}"
         if any(found.widths[:4]) or min(found.widths) < 0:
             return "it does not only pad height and width"
+        if operator_name(call) != "relax.nn.conv2d" and call.attrs.ceil_mode:
+            return "with ceil_mode, which windows there are depends on the padding"
         value = float(pad.attrs.pad_value)
         if operator_name(call) == "relax.nn.max_pool2d":
             return _check_max_pool(graph, found, value)
         if value != 0:
             return f"it pads with {value:g}, the operator with 0"
-        if operator_name(call) == "relax.nn.avg_pool2d":
-            if call.attrs.ceil_mode:
-                return "with ceil_mode, how many elements the last window counts depends on the padding"
-            if any(_own_padding(call)) and not call.attrs.count_include_pad:
-                return "the pool counts these zeros, but not its own padding"
+        average = operator_name(call) == "relax.nn.avg_pool2d"
+        if average and any(_own_padding(call)) and not call.attrs.count_include_pad:
+            return "the pool counts these zeros, but not its own padding"
         return None
 
     def rewrite(self, graph: Graph, found: _Found) -> Expr:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import tvm
 import tvm_ffi
 from tvm import relax, te, tirx, topi
-from tvm.ir import Call, Expr, GlobalVar
+from tvm.ir import Call, Expr, GlobalVar, TensorLoad
 
 from evo_tvm.passes._rewrite import Graph, Rule, rewriting_pass
 from evo_tvm.passes._values import constant, dtype_of, shape_of
@@ -79,11 +78,17 @@ def _offsets(value: Any, indices: Any) -> list[int] | None:
     if not (isinstance(value, Call) and str(value.op.name).endswith(".if_then_else")):
         return None
     load = value.args[1]
-    if not isinstance(load, tirx.BufferLoad) or len(load.indices) != len(indices):
+    if not isinstance(load, TensorLoad) or len(load.indices) != len(indices):
         return None
-    analyzer = tvm.arith.Analyzer()
-    offsets = [analyzer.simplify(i - at) for i, at in zip(indices, load.indices, strict=True)]
-    return [int(o) for o in offsets] if all(isinstance(o, tirx.IntImm) for o in offsets) else None
+    offsets = [_offset(index, at) for index, at in zip(indices, load.indices, strict=True)]
+    return None if None in offsets else offsets  # type: ignore[return-value]
+
+
+def _offset(index: Any, at: Any) -> int | None:
+    if at.same_as(index):
+        return 0
+    shifted = isinstance(at, tirx.Sub) and at.a.same_as(index) and isinstance(at.b, tirx.IntImm)
+    return int(at.b) if shifted else None
 
 
 recover_operators = rewriting_pass("recover_operators", lambda: [_Recover()])

@@ -62,7 +62,7 @@ def _has_no_width(call: Call) -> bool:
 _DOES_NOTHING: Mapping[str, Callable[[Call], bool]] = {
     **dict.fromkeys(("relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten"), _always),
     **dict.fromkeys(("relax.nn.batch_flatten", "relax.broadcast_to", "relax.astype", "relax.tile"), _always),
-    **dict.fromkeys(("relax.repeat", "relax.nn.adaptive_avg_pool2d"), _always),
+    **dict.fromkeys(("relax.repeat", "relax.split", "relax.nn.adaptive_avg_pool2d"), _always),
     **dict.fromkeys(("relax.sum", "relax.mean", "relax.max", "relax.min", "relax.prod"), _always),
     **dict.fromkeys(("relax.nn.max_pool2d", "relax.nn.avg_pool2d"), _is_one_element),
     **dict.fromkeys(("relax.multiply", "relax.divide", "relax.power"), _right_is(1)),
@@ -99,14 +99,13 @@ class _RemoveOneOperand(Rule[Call]):
         return found.args[0].fields[0]
 
 
-class _RemoveItem(Rule[Call]):
-    """Dropout, which gives a tuple of its operand and a mask, and a split into one."""
+class _RemoveDropout(Rule[Call]):
+    """Dropout gives a tuple of its operand and a mask."""
 
     roots: ClassVar[tuple[str, ...]] = (TUPLE_ITEM,)
 
     def match(self, graph: Graph, value: Expr) -> Call | None:
-        call = graph.producer(value.tuple_value, "relax.nn.dropout", "relax.split")
-        return call if call is not None and value.index == 0 and same_type(value, call.args[0]) else None
+        return graph.producer(value.tuple_value, "relax.nn.dropout") if value.index == 0 else None
 
     def rewrite(self, graph: Graph, found: Call) -> Expr:
         return found.args[0]
@@ -136,5 +135,5 @@ class _RemoveRepeatedActivation(Rule[Call]):
 
 remove_no_ops = rewriting_pass(
     "remove_no_ops",
-    lambda: [_RemoveCall(), _RemoveOneOperand(), _RemoveItem(), _TransposeToReshape(), _RemoveRepeatedActivation()],
+    lambda: [_RemoveCall(), _RemoveOneOperand(), _RemoveDropout(), _TransposeToReshape(), _RemoveRepeatedActivation()],
 )

@@ -181,7 +181,9 @@ def _directory(data: memoryview, where: str) -> dict[str, _Entry]:
         position += _CENTRAL.size + name_length + extra + comment
         _check_name(name, entries, where)
         if method != 0 or packed != unpacked:
-            raise ArtifactError(f"member {name!r} is compressed; an .evo file stores its members as they are", where=where)
+            raise ArtifactError(
+                f"member {name!r} is compressed; an .evo file stores its members as they are", where=where
+            )
         entries[name] = _Entry(_Member(name, unpacked, crc), fields[16])
     for name in MEMBERS:
         if name not in entries:

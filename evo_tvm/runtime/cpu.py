@@ -1,4 +1,4 @@
-"""What this CPU is and can do, read from /proc/cpuinfo, with features under LLVM's names. Light: imports no compiler."""
+"""What this CPU is and can do, read from /proc/cpuinfo, with features under LLVM's names. Imports no compiler."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 from contextlib import suppress
 
 from evo_tvm.errors import ArtifactError, EvoError
@@ -114,6 +113,8 @@ def _place(code: bytes | memoryview) -> tuple[str, int | None]:
     try:
         fd = os.memfd_create("evo_tvm_model")
     except (AttributeError, OSError):  # an old kernel, or a policy that forbids it
+        import tempfile
+
         path = os.path.join(tempfile.mkdtemp(prefix="evo_tvm_"), "model.so")
         with open(path, "wb") as file:
             file.write(code)
@@ -138,4 +139,6 @@ def run_error(code: int, where: object) -> EvoError:
     """What a non-zero result of `run` means."""
     if code == _KERNEL_ERROR_NO_THREADS:
         return EvoError("the system gives this forked process no threads for the model", where=where)
-    return EvoError(f"a kernel failed with code {code}", where=where, hint="This is a bug of evo_tvm: please report it.")
+    return EvoError(
+        f"a kernel failed with code {code}", where=where, hint="This is a bug of evo_tvm: please report it."
+    )

@@ -14,6 +14,7 @@ from evo_tvm.spec import TensorSpec
 FORMAT = 1
 
 _T = TypeVar("_T")
+_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class _Reader:
         self.where = where
 
     def _fail(self, path: str, expected: str, got: object) -> ArtifactError:
-        shown = repr(got)
+        shown = "nothing" if got is _MISSING else repr(got)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         return ArtifactError(f"its manifest's {path} is wrong", where=self.where, expected=expected, got=shown)
 
@@ -112,26 +113,31 @@ class _Reader:
         path = f"{path}.{name}" if path else name
         if name not in fields and default is not None:
             return default
-        value = fields.get(name)
+        value = fields.get(name, _MISSING)
         if not isinstance(value, kind) or (kind is int and not _is_int(value)):
-            got = value if name in fields else "nothing"
             names = {int: "an integer", str: "text", list: "a list", dict: "an object"}
-            raise self._fail(path, names[kind], got)
+            raise self._fail(path, names[kind], value)
         return value
 
-    def _natural(self, fields: Mapping[str, Any], path: str, name: str, least: int = 0, default: int | None = None) -> int:
+    def _natural(
+        self, fields: Mapping[str, Any], path: str, name: str, least: int = 0, default: int | None = None
+    ) -> int:
         value = self._field(fields, path, name, int, default)
         if value < least:
             raise self._fail(f"{path}.{name}" if path else name, f"at least {least}", value)
         return value
 
-    def _texts(self, fields: Mapping[str, Any], path: str, name: str, default: list[Any] | None = None) -> tuple[str, ...]:
+    def _texts(
+        self, fields: Mapping[str, Any], path: str, name: str, default: list[Any] | None = None
+    ) -> tuple[str, ...]:
         values = self._field(fields, path, name, list, default)
         if not all(isinstance(value, str) for value in values):
             raise self._fail(f"{path}.{name}", "a list of texts", values)
         return tuple(values)
 
-    def _each(self, fields: Mapping[str, Any], name: str, read: Callable[[Mapping[str, Any], str], _T]) -> tuple[_T, ...]:
+    def _each(
+        self, fields: Mapping[str, Any], name: str, read: Callable[[Mapping[str, Any], str], _T]
+    ) -> tuple[_T, ...]:
         items = []
         for i, item in enumerate(self._field(fields, "", name, list)):
             if not isinstance(item, dict):

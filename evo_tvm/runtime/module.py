@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,11 @@ from evo_tvm.errors import ArtifactError, InputError, UsageError
 from evo_tvm.runtime import cpu
 from evo_tvm.runtime.library import Library, run_error
 from evo_tvm.runtime.manifest import Manifest
-from evo_tvm.runtime.tensors import ALIGNMENT, Array, Slot, address, aligned_bytes, aligned_empty, dtype_of
-from evo_tvm.runtime.timing import Benchmark, KernelProfile, Profile, Provenance, percentile, rate
+from evo_tvm.runtime.tensors import ALIGNMENT, Array, InputSlot, OutputSlot, address, aligned_bytes, aligned_empty
 from evo_tvm.spec import TensorSpec
+
+if TYPE_CHECKING:
+    from evo_tvm.runtime.timing import Benchmark, Profile, Provenance
 
 
 def check_cpu(manifest: Manifest, where: object) -> None:
@@ -55,15 +57,15 @@ class Module:
         num_threads: int | None = None,
         where: object = "model",
     ) -> None:
-        threads = manifest.num_threads if num_threads is None else num_threads
+        threads: object = manifest.num_threads if num_threads is None else num_threads
         if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 512:
             raise UsageError("num_threads is wrong", expected="an integer from 1 to 512", got=repr(num_threads))
         check_cpu(manifest, where)
         self.manifest = manifest
         self._where = where
         self._lock = threading.Lock()
-        self._slots = [Slot(spec) for spec in manifest.inputs]
-        self._output_dtypes = [dtype_of(spec) for spec in manifest.outputs]
+        self._input_slots = [InputSlot(spec) for spec in manifest.inputs]
+        self._output_slots = [OutputSlot(spec) for spec in manifest.outputs]
         self._library = Library(library, where)
         try:
             self._check_library(len(weights))
@@ -73,9 +75,10 @@ class Module:
         except BaseException:
             self._library.close()
             raise
-        self._pool = pool
+        self._pool: int | None = pool
         self._num_threads = threads
-        self._input_pointers = (ctypes.c_void_p * max(len(self._slots), 1))()
+        self._memory = address(self._weights), address(self._arena)
+        self._input_pointers = (ctypes.c_void_p * max(len(manifest.inputs), 1))()
         self._output_pointers = (ctypes.c_void_p * max(len(manifest.outputs), 1))()
         self._close = weakref.finalize(self, _release, self._library, pool)
         self._close.atexit = False  # the end of the process frees all of it, and faster
@@ -128,30 +131,24 @@ class Module:
         return {spec.name: array for spec, array in zip(self.outputs, outputs, strict=True)}
 
     def _run(self, inputs: Sequence[object], ticks: Any = None) -> list[Array]:
-        if len(inputs) != len(self._slots):
+        if len(inputs) != len(self._input_slots):
             raise InputError(
                 "wrong number of inputs",
-                expected=f"{len(self._slots)}: {', '.join(map(str, self.inputs))}" if self._slots else "none",
+                expected=f"{len(self.inputs)}: {', '.join(map(str, self.inputs))}" if self.inputs else "none",
                 got=len(inputs),
             )
-        outputs = [
-            aligned_empty(spec.shape, dtype) for spec, dtype in zip(self.outputs, self._output_dtypes, strict=True)
-        ]
+        outputs: list[Array] = []
+        taken: list[Array] = []  # kept until the run is over: an array made from DLPack may have no other owner
         with self._lock:
-            if not self._close.alive:
+            if self._pool is None:
                 raise UsageError("this Module is closed", where=self._where, hint="Load the model again.")
-            # Kept until the run is over: an array made from DLPack may have no other owner.
-            taken = [slot.take(value) for slot, value in zip(self._slots, inputs, strict=True)]
-            self._input_pointers[: len(taken)] = [address(array) for array in taken]
-            self._output_pointers[: len(outputs)] = [address(array) for array in outputs]
-            code = self._library.run(
-                self._pool,
-                self._input_pointers,
-                self._output_pointers,
-                address(self._weights),
-                address(self._arena),
-                ticks,
-            )
+            for i, slot in enumerate(self._input_slots):
+                array, self._input_pointers[i] = slot.take(inputs[i])
+                taken.append(array)
+            for i, output in enumerate(self._output_slots):
+                array, self._output_pointers[i] = output.make()
+                outputs.append(array)
+            code = self._library.run(self._pool, self._input_pointers, self._output_pointers, *self._memory, ticks)
         if code != 0:
             raise run_error(code, self._where)
         return outputs
@@ -170,6 +167,8 @@ class Module:
 
         `inputs` by name; without them, random numbers (float) or zeros (all other dtypes).
         """
+        from evo_tvm.runtime.timing import Benchmark
+
         if repeat < 1 or warmup < 0 or min_time_s < 0:
             raise UsageError("benchmark takes repeat >= 1, warmup >= 0 and min_time_s >= 0")
         values = self._values(inputs)
@@ -186,6 +185,8 @@ class Module:
 
     def profile(self, *, repeat: int = 20, warmup: int = 3, inputs: Mapping[str, object] | None = None) -> Profile:
         """The time of every kernel, over `repeat` runs after `warmup` unmeasured ones. `inputs` as for `benchmark`."""
+        from evo_tvm.runtime.timing import KernelProfile, Profile, percentile, rate
+
         if repeat < 1 or warmup < 0:
             raise UsageError("profile takes repeat >= 1 and warmup >= 0")
         values = self._values(inputs)
@@ -218,13 +219,15 @@ class Module:
             return [inputs[spec.name] for spec in self.inputs]
         random = np.random.default_rng(0)
         values: list[object] = []
-        for slot in self._slots:
+        for slot in self._input_slots:
             array = aligned_empty(slot.spec.shape, slot.dtype)
             array[...] = random.standard_normal(array.shape) if np.issubdtype(array.dtype, np.floating) else 0
             values.append(array)
         return values
 
     def _provenance(self) -> Provenance:
+        from evo_tvm.runtime.timing import Provenance
+
         manifest = self.manifest
         return Provenance.now(self._num_threads, manifest.target.name, manifest.evo_tvm, manifest.tvm)
 
@@ -233,6 +236,7 @@ class Module:
     def close(self) -> None:
         """Ends the threads and unloads the code, once a run in progress is over. A closed Module cannot run."""
         with self._lock:
+            self._pool = None
             self._close()
 
     def __enter__(self) -> Module:
@@ -247,15 +251,17 @@ class Module:
         """The manifest and the library tell the same about sizes: what does not fit would write out of bounds."""
         manifest, library = self.manifest, self._library
         tensors = (*self.inputs, *self.outputs)
-        sizes = [s.dtype.itemsize * s.spec.size for s in self._slots]
-        sizes += [dtype.itemsize * spec.size for dtype, spec in zip(self._output_dtypes, self.outputs, strict=True)]
+        sizes = [*(slot.size_bytes for slot in self._input_slots), *(slot.size_bytes for slot in self._output_slots)]
         pairs = [
             ("the number of inputs", library.num_inputs, len(self.inputs)),
             ("the number of outputs", library.num_outputs, len(self.outputs)),
             ("the number of kernels", library.num_kernels, len(manifest.kernels)),
             ("the size of the arena", library.arena_bytes, manifest.arena_bytes),
             ("the size of the weights", library.weights_bytes, weights_bytes),
-            *((f"the bytes of {s.name!r}", a, b) for s, a, b in zip(tensors, library.tensor_bytes, sizes, strict=False)),
+            *(
+                (f"the bytes of {s.name!r}", a, b)
+                for s, a, b in zip(tensors, library.tensor_bytes, sizes, strict=False)
+            ),
         ]
         for what, in_library, elsewhere in pairs:
             if in_library != elsewhere:

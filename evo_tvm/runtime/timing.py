@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from evo_tvm.runtime import cpu
@@ -37,7 +37,7 @@ class Provenance:
     @staticmethod
     def now(threads: int, target: str, evo_tvm: str, tvm: str) -> Provenance:
         """Of a figure that is measured now, on this machine."""
-        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        date = datetime.now(UTC).isoformat(timespec="seconds")
         return Provenance(cpu.model(), cpu.usable_cores(), threads, target, evo_tvm, tvm, date)
 
 
@@ -82,7 +82,9 @@ class Benchmark:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, the derived figures included."""
-        derived = {name: getattr(self, name) for name in ("min_ms", "median_ms", "p90_ms", "p99_ms", "spread", "warning")}
+        derived = {
+            name: getattr(self, name) for name in ("min_ms", "median_ms", "p90_ms", "p99_ms", "spread", "warning")
+        }
         return {**derived, **asdict(self)}
 
     def __str__(self) -> str:

@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 stop() {
-    printf 'error: %s\n' "$@" >&2
+    local text="error: $1"
+    shift
+    printf '%s\n' "$text" "$@" >&2
     exit 1
 }
 

@@ -87,7 +87,7 @@ def _transform(
 def _stft(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
     """Transforms of overlapping frames: signal [N, n, 1] => [N, frames, frame_length/2+1 or frame_length, 2]."""
     signal, step, window, length = required(node, 0), constant(operand(node, 1)), operand(node, 2), operand(node, 3)
-    batch, samples, components = static_shape(signal)
+    _, samples, components = static_shape(signal)
     size = int(np.reshape(known, -1)[0]) if (known := constant(length)) is not None else None
     size = static_shape(window)[0] if size is None and window is not None else size
     if step is None or size is None:

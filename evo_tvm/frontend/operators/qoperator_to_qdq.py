@@ -79,7 +79,7 @@ def _kept(node: ir.Node, names: Sequence[str]) -> dict[str, object]:
 
 
 def _qlinear_conv(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
-    """x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, bias (int32, scale x_scale*w_scale)."""
+    """x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, bias (int32 of x_scale*w_scale)."""
     x_scale, w_scale, bias = required(node, 1), required(node, 4), operand(node, 8)
     inputs = [
         _dequantize(op, required(node, 0), x_scale, operand(node, 2)),

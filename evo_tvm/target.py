@@ -1,0 +1,274 @@
+"""What a model is compiled for: a CPU, its vector features, its caches.
+
+Read from targets/*.toml, a triple, or the host. Imports no compiler: only `Target.tvm` does.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from evo_tvm.errors import TargetError
+
+if TYPE_CHECKING:
+    import tvm
+
+# Features of a CPU that generated code may use, under LLVM's names: what a target must list, and what LLVM is told.
+# The others of a CPU (crypto, virtualisation, cache control) never come out of a tensor program.
+_COMPUTE_FEATURES = {
+    "x86": """sse3 ssse3 sse4.1 sse4.2 popcnt cx16 sahf avx f16c fma avx2 bmi bmi2 lzcnt movbe xsave avx512f avx512cd
+        avx512bw avx512dq avx512vl avx512vnni avx512vbmi avx512vbmi2 avx512ifma avx512bitalg avx512vpopcntdq
+        avx512bf16 avx512fp16 avxvnni avxvnniint8 avxvnniint16 avxifma avxneconvert gfni""".split(),
+    "arm": """fp-armv8 neon vfp3 vfp4 dotprod fullfp16 fp16fml i8mm bf16 rdm complxnum lse rcpc sve sve2""".split(),
+    "riscv": """64bit m a f d c v zba zbb zbs zfh zfhmin zvfh zvfhmin zvfbfmin zvl32b zvl64b zvl128b zvl256b zvl512b
+        zvl1024b""".split(),
+}
+_ISA = {"x86_64": "x86", "aarch64": "arm", "arm": "arm", "armv7a": "arm", "riscv64": "riscv"}
+_GENERIC_CPU = {"x86_64": "x86-64", "riscv64": "generic-rv64"}
+_BASE_FEATURES = {"aarch64": ("fp-armv8", "neon"), "riscv64": ("64bit", "m", "a", "f", "d", "c")}
+_ARCH_ALIASES = {"arm64": "aarch64", "amd64": "x86_64", "x86-64": "x86_64", "armv7l": "arm", "armv7": "armv7a"}
+_AVX512_BASE = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU to compile for.
+
+    `name`: as in the tuning logs. `triple`, `cpu`, `features`: under LLVM's names, features without a sign.
+    `isa`: "x86", "arm" or "riscv". `lanes_f32`: float32 values in a vector register. `vector_registers`: their number.
+    `l1_bytes`, `l2_bytes`: data caches of one core; `l3_bytes`: of all cores, 0 where there is none.
+    """
+
+    name: str
+    triple: str
+    cpu: str
+    features: tuple[str, ...]
+    isa: str
+    lanes_f32: int
+    vector_registers: int
+    l1_bytes: int
+    l2_bytes: int
+    l3_bytes: int
+    cores: int
+
+    @property
+    def arch(self) -> str:
+        """The first part of the triple: "x86_64", "aarch64", ..."""
+        return self.triple.split("-")[0]
+
+    @property
+    def required_features(self) -> tuple[str, ...]:
+        """What a CPU must have to run code for this target, under LLVM's names."""
+        return self.features
+
+    def has(self, feature: str) -> bool:
+        """Whether code for this target may use `feature` (LLVM's name)."""
+        return feature in self.features
+
+    def tvm(self) -> tvm.target.Target:
+        """The same for TVM. Raises TargetError: LLVM does not know the CPU or a feature."""
+        return _tvm_target(self)
+
+
+def make_target(
+    name: str,
+    triple: str,
+    cpu: str | None = None,
+    features: Iterable[str] = (),
+    *,
+    l1_bytes: int = 32 << 10,
+    l2_bytes: int = 512 << 10,
+    l3_bytes: int = 0,
+    cores: int = 4,
+) -> Target:
+    """A Target from what cannot be derived; lanes and registers follow from the features."""
+    triple = _canonical_triple(triple)
+    arch = triple.split("-")[0]
+    isa = _ISA[arch]
+    found = tuple(dict.fromkeys((*_BASE_FEATURES.get(arch, ()), *features)))
+    return Target(
+        name=name,
+        triple=triple,
+        cpu=cpu or _GENERIC_CPU.get(arch, "generic"),
+        features=found,
+        isa=isa,
+        lanes_f32=_lanes_f32(isa, found),
+        vector_registers=16 if arch in ("arm", "armv7a") or (isa == "x86" and "avx512f" not in found) else 32,
+        l1_bytes=l1_bytes,
+        l2_bytes=l2_bytes,
+        l3_bytes=l3_bytes,
+        cores=cores,
+    )
+
+
+def _lanes_f32(isa: str, features: tuple[str, ...]) -> int:
+    if isa == "x86":
+        if all(feature in features for feature in _AVX512_BASE):
+            return 16
+        return 8 if "avx2" in features and "fma" in features else 4
+    if isa == "riscv" and "v" in features:
+        widths = [int(f[3:-1]) for f in features if f.startswith("zvl") and f[3:-1].isdigit()]
+        return max([128, *widths]) // 32  # "v" promises 128 bits
+    return 4
+
+
+# ---- Finding one ----
+
+
+def list_targets() -> tuple[str, ...]:
+    """The names of the targets that evo_tvm knows, sorted; "host" and triples are not among them."""
+    files = resources.files("evo_tvm.targets").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+def resolve(name_or_triple: str = "host") -> Target:
+    """A target by name ("cascadelake"), triple ("aarch64-linux-gnu") or "host"; each may have features added to it
+    ("x86_64-linux-gnu+avx2+fma").
+
+    Raises TargetError: nothing of that name; the message has close matches.
+    """
+    base, *added = name_or_triple.strip().split("+")
+    if base == "host":
+        target = host()
+    elif base in list_targets():
+        target = _read_toml(base)
+    elif _is_triple(base):
+        target = make_target(base, base)
+    else:
+        raise _unknown(name_or_triple, base)
+    if not added:
+        return target
+    known = _COMPUTE_FEATURES[target.isa]
+    for feature in added:
+        if feature not in known:
+            raise TargetError(
+                f"unknown feature {feature!r} of {target.isa}", where=name_or_triple, hint=_close(feature, known)
+            )
+    features = tuple(dict.fromkeys((*target.features, *added)))
+    registers = 32 if "avx512f" in features else target.vector_registers
+    lanes = _lanes_f32(target.isa, features)
+    return replace(target, name=name_or_triple, features=features, lanes_f32=lanes, vector_registers=registers)
+
+
+@cache
+def host() -> Target:
+    """The machine that this runs on, under the name of its CPU where LLVM has one for it."""
+    from evo_tvm.host_cpu import caches, llvm_cpu, physical_cores
+    from evo_tvm.runtime import cpu
+
+    arch = cpu.arch()
+    if arch not in _ISA:
+        raise TargetError(f"evo_tvm does not compile for {arch}", where="host", expected=", ".join(sorted(_ISA)))
+    available = cpu.features()
+    features = [feature for feature in _COMPUTE_FEATURES[_ISA[arch]] if feature in available]
+    name = llvm_cpu(arch, cpu.info(), available)
+    sizes = {key: size for key, size in caches().items() if size}
+    return make_target(
+        name or _GENERIC_CPU.get(arch, "generic"), f"{arch}-linux-gnu", name, features, cores=physical_cores(), **sizes
+    )
+
+
+def _is_triple(text: str) -> bool:
+    arch, *rest = (
+        text.lower().split("-") if not text.lower().startswith("x86-64-") else ("x86_64", *text.split("-")[2:])
+    )
+    return _ARCH_ALIASES.get(arch, arch) in _ISA and "linux" in rest
+
+
+def _canonical_triple(text: str) -> str:
+    """ "x86_64-unknown-linux-gnu" => "x86_64-linux-gnu" """
+    parts = text.lower().replace("x86-64-", "x86_64-").split("-")
+    arch = _ARCH_ALIASES.get(parts[0], parts[0])
+    if arch not in _ISA or "linux" not in parts:
+        raise _unknown(text, text)
+    abi = parts[-1] if parts[-1] != "linux" else "gnu"
+    if abi == "gnu" and arch in ("arm", "armv7a"):
+        abi = "gnueabihf"
+    return f"{arch}-linux-{abi}"
+
+
+def _unknown(text: str, base: str) -> TargetError:
+    triples = ["x86_64-linux-gnu", "aarch64-linux-gnu", "riscv64-linux-gnu", "arm-linux-gnueabihf"]
+    hint = _close(base, ["host", *list_targets(), *triples])
+    return TargetError(f"unknown target {text!r}", hint=f"{hint} evo-tvm targets lists them; a triple will do as well.")
+
+
+def _close(text: str, names: Iterable[str]) -> str:
+    import difflib
+
+    matches = difflib.get_close_matches(text.lower(), list(names), 3, 0.5)
+    return f"Did you mean {' or '.join(matches)}?" if matches else f"Known: {', '.join(names)}."
+
+
+# ---- targets/*.toml ----
+
+_KEYS: Mapping[str, type] = {
+    "description": str,
+    "triple": str,
+    "cpu": str,
+    "features": list,
+    "l1_bytes": int,
+    "l2_bytes": int,
+    "l3_bytes": int,
+    "cores": int,
+}
+
+
+def _read_toml(name: str) -> Target:
+    return parse_toml(name, (resources.files("evo_tvm.targets") / f"{name}.toml").read_text())
+
+
+def parse_toml(name: str, text: str) -> Target:
+    """A Target from the text of targets/<name>.toml. Raises TargetError: not TOML, or a key that is wrong."""
+    where = f"targets/{name}.toml"
+    try:
+        fields: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TargetError(f"not TOML: {error}", where=where) from None
+    for key in fields.keys() ^ _KEYS.keys():
+        raise TargetError(f"{'unknown' if key in fields else 'missing'} key {key!r}", where=where)
+    for key, kind in _KEYS.items():
+        if not isinstance(fields[key], kind):
+            raise TargetError(f"key {key!r} is wrong", where=where, expected=kind.__name__, got=repr(fields[key]))
+    del fields["description"]
+    target = make_target(name, **fields)
+    for feature in target.features:
+        if feature not in _COMPUTE_FEATURES[target.isa]:
+            hint = _close(str(feature), _COMPUTE_FEATURES[target.isa])
+            raise TargetError(f"unknown feature {feature!r} of {target.isa}", where=where, hint=hint)
+    return target
+
+
+# ---- For TVM ----
+
+
+@cache
+def _tvm_target(target: Target) -> tvm.target.Target:
+    """Features are told to LLVM one by one, in both directions: those that the CPU's name brings with it, but that the
+    target does not list (a virtual machine may hide some), are taken away."""
+    import tvm
+    from tvm.target import codegen
+
+    base = {"kind": "llvm", "mtriple": target.triple}
+    if target.isa == "riscv" and target.has("d"):
+        base["mabi"] = "lp64d"
+    known = [str(name) for name in codegen.llvm_get_cpu_archlist(tvm.target.Target(base))]
+    if target.cpu not in known and target.cpu != "generic":
+        raise TargetError(
+            f"LLVM knows no {target.arch} CPU {target.cpu!r}", where=target.name, hint=_close(target.cpu, known)
+        )
+    base["mcpu"] = target.cpu
+    implied = codegen.llvm_get_cpu_features(tvm.target.Target(base))
+    hidden = [f for f in _COMPUTE_FEATURES[target.isa] if f in implied and f not in target.features]
+    mattr = [f"+{feature}" for feature in target.features] + [f"-{feature}" for feature in hidden]
+    if target.lanes_f32 == 16:
+        mattr.append("-prefer-256-bit")  # else loops that LLVM vectorizes itself get half vectors on Intel
+    result = tvm.target.Target({**base, "mattr": mattr})
+    missing = [f for f in target.features if f not in codegen.llvm_get_cpu_features(result)]
+    if missing:
+        raise TargetError(f"LLVM knows no {target.arch} feature {', '.join(missing)}", where=target.name)
+    return result
