@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from tvm.s_tir import Schedule
 
 from evo_tvm.kernels.lower_group import LoweredGroup
-from evo_tvm.schedules import default, dense, depthwise, elementwise, global_pool, spatial_pack
+from evo_tvm.kernels.winograd import F4
+from evo_tvm.schedules import default, dense, depthwise, elementwise, global_pool, spatial_pack, winograd
 from evo_tvm.schedules.common import largest_divisor
 from evo_tvm.target import Target
 
@@ -24,9 +25,12 @@ class Choice:
     schedule: Schedule
 
 
-def decide(lowered: LoweredGroup, target: Target) -> Choice:
-    """The analytic rule: register tiles as large as the register file, preferring shapes that divide the output."""
+def decide(lowered: LoweredGroup, target: Target, num_threads: int) -> Choice:
+    """The analytic rule: register tiles that take the fewest cycles, work for every thread."""
     kind, func = lowered.group.anchor.kind, lowered.func
+    if kind == "conv2d" and lowered.group.anchor.attrs["algorithm"] == "winograd4":
+        tiles = winograd_config(lowered, target, num_threads)
+        return _choice("winograd4", tiles, winograd.schedule(func, F4.m, tiles))
     if kind == "conv2d":
         conv_config = spatial_pack_config(lowered, target)
         return _choice("spatial_pack", conv_config, spatial_pack.schedule(func, conv_config))
@@ -50,19 +54,13 @@ def _choice(algorithm: str, config: object, sch: Schedule) -> Choice:
     return Choice(algorithm, ",".join(f"{k}={v}" for k, v in fields), sch)
 
 
-def spatial_pack_config(lowered: LoweredGroup, target: Target) -> spatial_pack.Config:
-    """The register tile that takes the fewest cycles, edges of the image included.
+def register_tile(blocks: int, height: int, width: int, registers: int) -> tuple[int, int, int]:
+    """(channel blocks, rows, columns) of the register tile that takes the fewest cycles, edges included.
 
     A tile of `o` channel blocks by `p` pixels needs o*p accumulators, o weights and one broadcast pixel. A step of its
     reduction is o*p multiply-adds and o + p loads, at two of each a cycle, and at least the latency of one
     multiply-add (four cycles).
     """
-    out = lowered.parameters[-1].view
-    assert out is not None
-    _, blocks, height, width, _ = out.shape
-    weight = lowered.inputs[lowered.group.anchor.args[1]].shape
-    blocks //= lowered.group.anchor.attrs["groups"]
-    registers = target.vector_registers
 
     def cycles(o: int, pixels: int) -> float:
         return max(o * pixels / 2, (o + pixels) / 2, 4.0) + 0.3 if pixels else 0.0
@@ -80,10 +78,27 @@ def spatial_pack_config(lowered: LoweredGroup, target: Target) -> spatial_pack.C
         )
         if blocks / o * image < best_cost * 0.999:
             best, best_cost = (o, i, j), blocks / o * image
-    weights_bytes = best[0] * math.prod(weight[1:]) * target.lanes_f32 * 4
-    sums_bytes = best[0] * height * width * target.lanes_f32 * 4
-    once = weights_bytes > target.l2_bytes // 4 and sums_bytes <= target.l1_bytes
-    return spatial_pack.Config(*best, rows_outer=False, weights_once=once)
+    return best
+
+
+def spatial_pack_config(lowered: LoweredGroup, target: Target) -> spatial_pack.Config:
+    """The best register tile; of input and weights, the larger is read once and the smaller kept in cache."""
+    _, blocks, height, width, _ = lowered.parameters[-1].view.shape  # type: ignore[union-attr]
+    data, weight = (lowered.inputs[a] for a in lowered.group.anchor.args)
+    groups = lowered.group.anchor.attrs["groups"]
+    tile = register_tile(blocks // groups, height, width, target.vector_registers)
+    return spatial_pack.Config(*tile, rows_outer=data.size > weight.size and height % tile[1] == 0)
+
+
+def winograd_config(lowered: LoweredGroup, target: Target, num_threads: int) -> winograd.Config:
+    """As many rows of tiles as transformed inputs fit half the second cache, and at least a group a thread."""
+    _, blocks, height, width, _ = lowered.parameters[-1].view.shape  # type: ignore[union-attr]
+    ic = lowered.inputs[lowered.group.anchor.args[1]].shape[1]
+    down, across = math.ceil(height / F4.m), math.ceil(width / F4.m)
+    row_bytes = (F4.m + 2) ** 2 * ic * across * 4
+    rows = max(1, min(target.l2_bytes * 6 // 10 // row_bytes, math.ceil(down / num_threads)))
+    o, i, j = register_tile(blocks, rows, across, target.vector_registers)
+    return winograd.Config(rows, o, i, j)
 
 
 def depthwise_config(lowered: LoweredGroup, target: Target) -> depthwise.Config:

@@ -15,7 +15,21 @@ from evo_tvm.errors import UsageError
 from evo_tvm.executor.build import Progress, build
 from evo_tvm.frontend import import_onnx
 from evo_tvm.graph import Graph
+from evo_tvm.passes.cancel_pairs import cancel_pairs
+from evo_tvm.passes.canonicalize import canonicalize
+from evo_tvm.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
+from evo_tvm.passes.fold_batch_norm import fold_batch_norm
+from evo_tvm.passes.fold_bias import fold_bias
+from evo_tvm.passes.fold_constants import fold_constants
+from evo_tvm.passes.fold_input_scale import fold_input_scale
+from evo_tvm.passes.fold_pad import fold_pad
+from evo_tvm.passes.fold_scale import fold_scale
+from evo_tvm.passes.rebuild_activations import rebuild_activations
+from evo_tvm.passes.recover_operators import recover_operators
+from evo_tvm.passes.remove_no_ops import remove_no_ops
+from evo_tvm.passes.replace_mean_with_global_pool import replace_mean_with_global_pool
 from evo_tvm.plan.assign_layouts import assign_layouts
+from evo_tvm.plan.choose_algorithms import choose_algorithms
 from evo_tvm.plan.fuse_epilogues import fuse_epilogues
 from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.read_relax import read_relax
@@ -26,11 +40,27 @@ if TYPE_CHECKING:
     import onnx
 
 #: Relax module -> Relax module, in order.
-CLEAN_UP: Sequence[tvm.transform.Pass] = ()
+CLEAN_UP: Sequence[tvm.transform.Pass] = (
+    canonicalize,
+    recover_operators,
+    fold_constants,
+    replace_mean_with_global_pool,
+    remove_no_ops,
+    cancel_pairs,
+    rebuild_activations,
+    fold_batch_norm,
+    fold_scale,
+    fold_bias,
+    fold_input_scale,
+    fold_pad,
+    fold_constants,
+    eliminate_common_subexpressions,
+)
 
 #: Kernel graph -> kernel graph, in order.
 PLAN: Sequence[tuple[str, Callable[[Graph, Target], Graph]]] = (
     ("fuse_epilogues", lambda graph, target: fuse_epilogues(graph)),
+    ("choose_algorithms", choose_algorithms),
     ("assign_layouts", lambda graph, target: assign_layouts(graph, target.lanes_f32)),
     ("place_concats", lambda graph, target: place_concats(graph)),
 )
@@ -80,7 +110,7 @@ def compile(
         graph = rewrite(graph, resolved)
         if writer:
             writer.write(name, graph_text(graph))
-    built = build(graph, resolved, imported.inputs, imported.outputs, report)
+    built = build(graph, resolved, imported.inputs, imported.outputs, num_threads, report)
     if writer:
         writer.write("main", built.source, "c")
     manifest = Manifest(

@@ -32,3 +32,20 @@ def parallel(sch: Schedule, loops: list[LoopRV], amount: int) -> LoopRV:
 def largest_divisor(value: int, limit: int) -> int:
     """The largest divisor of `value` that is at most `limit`."""
     return next(d for d in range(min(value, limit), 0, -1) if value % d == 0)
+
+
+_PEEL = "pragma_loop_partition_hint"
+
+
+def split_peeled(sch: Schedule, loop: LoopRV, tile: int) -> list[LoopRV]:
+    """Tiles of the loop. Where they do not divide it, the last gets code of its own, and the others no guards."""
+    divides = extent(sch, loop) % tile == 0
+    outer, inner = sch.split(loop, [None, tile])
+    if not divides:
+        sch.annotate(outer, _PEEL, 1)
+    return [outer, inner]
+
+
+def is_peeled(sch: Schedule, loop: LoopRV) -> bool:
+    """Whether `split_peeled` made this loop, with a tile that does not divide."""
+    return _PEEL in sch.get(loop).annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -72,11 +73,15 @@ def test_the_base_brings_no_compiler() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_carries_the_rooms_and_their_data(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)],
-        check=True,
-        timeout=300,
-    )
+    # From a copy: setuptools builds in the tree, and would pack what an earlier build left there.
+    source = tmp_path / "source"
+    source.mkdir()
+    for part in ("evo_tvm", *ROOMS):
+        shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("LICENSE", "README.md", "pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / part, source)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(source)]
+    subprocess.run(command, check=True, timeout=300)
     (wheel,) = tmp_path.glob("evo_tvm-*.whl")
     code = f"import zipfile; print('\\n'.join(zipfile.ZipFile({str(wheel)!r}).namelist()))"
     names = python(code, tmp_path).splitlines()

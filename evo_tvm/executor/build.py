@@ -39,14 +39,19 @@ class Built:
 
 
 def build(
-    graph: Graph, target: Target, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], progress: Progress
+    graph: Graph,
+    target: Target,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    num_threads: int,
+    progress: Progress,
 ) -> Built:
     """Lowers, schedules, compiles and links the planned graph."""
     placement = Placement(graph)
     groups = [g for g in graph.groups if g.anchor.kind not in NO_KERNEL]
     lowered = [lower_group(graph, placement, g, target.lanes_f32) for g in groups]
     with tempfile.TemporaryDirectory(prefix="evo_tvm_build_") as folder:
-        compiler = _KernelCompiler(target, Path(folder))
+        compiler = _KernelCompiler(target, num_threads, Path(folder))
         infos = []
         for i, kernel in enumerate(lowered):
             progress("compile kernels", i, len(lowered))
@@ -64,8 +69,8 @@ def build(
 
 
 class _KernelCompiler:
-    def __init__(self, target: Target, folder: Path) -> None:
-        self.target, self.folder = target, folder
+    def __init__(self, target: Target, num_threads: int, folder: Path) -> None:
+        self.target, self.num_threads, self.folder = target, num_threads, folder
         self.tvm_target = target.tvm()
         self.objects: list[Path] = []
         self._known: dict[int, tuple[str, str, str]] = {}
@@ -74,7 +79,7 @@ class _KernelCompiler:
         """Compiles the kernel unless an equal one is there, and describes the call."""
         key = tvm_ffi.structural_hash(kernel.func, map_free_vars=True)
         if key not in self._known:
-            choice = decide(kernel, self.target)
+            choice = decide(kernel, self.target, self.num_threads)
             symbol = f"evo_kernel_{len(self._known)}"
             path = self.folder / f"{symbol}.o"
             build_object(choice.schedule.mod["main"], symbol, self.tvm_target, str(path))

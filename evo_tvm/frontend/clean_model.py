@@ -2,7 +2,7 @@
 
 `Shape(x) -> Gather -> Concat -> Reshape`  =>  `Reshape(x, constant)` once the sizes of x are known.
 
-docs/adr/0001-onnx-clean-up.md says why this stands on onnxscript.
+docs/adr/0004-onnx-clean-up.md says why this stands on onnxscript.
 """
 
 from __future__ import annotations

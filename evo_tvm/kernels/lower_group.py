@@ -19,6 +19,7 @@ from evo_tvm.kernels.conv2d import conv2d, depthwise_conv2d
 from evo_tvm.kernels.dense import dense
 from evo_tvm.kernels.pack import Packing
 from evo_tvm.kernels.pool import global_avg_pool2d, pool2d
+from evo_tvm.kernels.winograd import F4, winograd_conv2d
 from evo_tvm.plan.storage import Placement, View
 
 
@@ -113,9 +114,12 @@ class _Lowering:
     # -- anchors --------------------------------------------------------------------------------------------------
 
     def _conv2d(self, op: Op) -> te.Tensor:
-        data = self._data(op.args[0], op.attrs["padding"])
+        data = self._data(op.args[0], op.attrs["border"])
         ib, ob = int(data.shape[4]), self.out.layout.block
         oc, ic, kh, kw = self.values[op.args[1]].shape
+        if op.attrs["algorithm"] == "winograd4":
+            tiles = Packing("winograd4", ((F4.m + 2) ** 2, oc // ob, ic, ob))
+            return self._epilogue(winograd_conv2d(data, self._constant(op.args[1], tiles), self.out.shape[2:], F4))
         packing = Packing("conv2d", (-(-oc // ob), -(-ic // ib), kh, kw, ib, ob))
         weight = self._constant(op.args[1], packing)
         stage = conv2d(data, weight, op.attrs["stride"], op.attrs["dilation"], op.attrs["groups"])

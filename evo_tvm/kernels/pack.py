@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evo_tvm.kernels.winograd import F4, transform_weights
+
 
 @dataclass(frozen=True)
 class Packing:
     """How a constant is laid out for a kernel, and the shape that it then has.
 
     conv2d: OIHW -> (O/ob, I/ib, H, W, ib, ob); depthwise: (C, 1, H, W) -> (C/b, H, W, b);
-    dense: (K, N) -> (N/b, K, b); blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only.
+    winograd4: OIHW -> (36, O/ob, I, ob), transformed; dense: (K, N) -> (N/b, K, b); blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only.
     Channels are padded up to whole blocks with zeros.
     """
 
@@ -55,6 +57,7 @@ def _blocked(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 _PACKERS = {
+    "winograd4": lambda data, shape: transform_weights(data, F4, shape[3]),
     "conv2d": _conv2d,
     "depthwise": _depthwise,
     "dense": _dense,

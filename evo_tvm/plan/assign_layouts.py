@@ -60,7 +60,8 @@ class _Assigner:
             for name, want in zip(group.inputs, wanted, strict=True)
         )
         if group.anchor.kind in ("conv2d", "depthwise_conv2d"):
-            inputs = (self._with_halo(inputs[group.anchor.args[0]], group.anchor.attrs["padding"]), *inputs[1:])
+            border = group.anchor.attrs.get("border", group.anchor.attrs["padding"])
+            inputs = (self._with_halo(inputs[group.anchor.args[0]], border), *inputs[1:])
         for name in group.outputs:
             self.values[name] = replace(self.values[name], layout=Layout(result))
         if group.anchor.kind in PLACEABLE and result > 1:

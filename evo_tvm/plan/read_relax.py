@@ -96,6 +96,10 @@ class _Reader:
         kind = value.op.name.removeprefix("relax.")
         if kind == "call_tir":
             return self._add_tir(module[value.args[0]], var, self._operand(value.args[1], env))
+        if kind in _VIEWS:
+            seen = self.values[self._operand(value.args[0], env)[0]]
+            if seen.data is not None:
+                return [self.new_value(var.name, None, seen.data.reshape(_static_shape(var.ty, var.name)))]
         claimed = self._claim(_RENAMED.get(kind, kind), value, env)
         if claimed is not None:
             name, operands, attrs = claimed
@@ -160,6 +164,8 @@ class _Reader:
             return None
         if kind in EXPRESSIONS:
             return kind, names, _elementwise_attrs(kind, call)
+        if values and values[0].data is not None:
+            return None  # of a constant: nothing to be fast about
         claim = getattr(self, f"_claim_{kind.replace('.', '_')}", None)
         found = claim(call, values) if claim else None
         return (found[0], names, found[1]) if found else None
@@ -216,6 +222,8 @@ class _Reader:
     def _claim_concat(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
         axis = 0 if call.attrs.axis is None else int(call.attrs.axis)
         rank = len(values[0].shape)
+        if any(v.data is not None for v in values):
+            return None
         return ("concat", {"axis": 1}) if rank == 4 and axis % rank == 1 else None
 
 

@@ -68,7 +68,7 @@ def test_free_dimensions_are_reported_with_the_option_to_pass() -> None:
 def test_an_unknown_name_is_reported_with_close_ones() -> None:
     with pytest.raises(UsageError, match=r"the model has no input 'imgae'\nDid you mean 'image'\?"):
         fixed(TWO_INPUTS, {"imgae": (1, 3, 8, 8)})
-    with pytest.raises(UsageError, match="no input 'foo'\nIts inputs are image, scores"):
+    with pytest.raises(UsageError, match="no input 'foo'\nThe inputs are image, scores"):
         fixed(TWO_INPUTS, {"foo": (1,)})
 
 

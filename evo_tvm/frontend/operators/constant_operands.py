@@ -96,14 +96,13 @@ def _eye_like(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
 
 
 def _elu(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
-    """Elu of other types than float32 => where(x < 0, alpha * (exp(x) - 1), x)."""
+    """Elu of other types than float32, in which TVM mixes types, is computed in float32."""
     x = required(node, 0)
     dtype = known_dtype(x)
     if dtype == ir.DataType.FLOAT:
         raise CannotRewrite("it is of float32")
-    grown = op.op("Sub", op.op("Exp", x), op.const(1, dtype))
-    below = op.op("Mul", op.const(attribute(node, "alpha", 1.0), dtype), grown)
-    return [op.op("Where", op.op("Less", x, op.const(0, dtype)), below, x)]
+    wide = op.op("Elu", op.cast(x, ir.DataType.FLOAT), alpha=attribute(node, "alpha", 1.0))
+    return [op.cast(wide, dtype)]
 
 
 REWRITES: dict[tuple[str, str], Rewrite] = {

@@ -1,0 +1,126 @@
+"""Winograd convolution F(m x m, 3 x 3): fewer multiplications by working on transformed tiles.
+
+Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016). Each m x m tile of output comes from an
+(m+2) x (m+2) tile of input: transformed (B^T d B), multiplied channel by channel with transformed weights (G g G^T,
+done ahead), summed over channels, and transformed back (A^T M A).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import te, tirx
+from tvm.ir import Expr
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The matrices of F(m x m, 3 x 3)."""
+
+    m: int
+    bt: tuple[tuple[float, ...], ...]
+    g: tuple[tuple[float, ...], ...]
+    at: tuple[tuple[float, ...], ...]
+
+
+F4 = Transform(
+    4,
+    (
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+    (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+    ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
+)
+F2 = Transform(
+    2,
+    ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    ((1, 1, 1, 0), (0, 1, -1, -1)),
+)
+
+
+def transform_weights(weight: np.ndarray, transform: Transform, ob: int) -> np.ndarray:
+    """G g G^T. weight: (OC, IC, 3, 3), OC whole blocks; result: ((m+2)^2, OC/ob, IC, ob). In float64 within."""
+    g = np.array(transform.g)
+    oc, ic = weight.shape[:2]
+    u = np.einsum("ak,oikl,bl->aboi", g, weight.astype(np.float64), g, optimize=True)
+    return u.reshape(len(g) ** 2, oc // ob, ob, ic).transpose(0, 1, 3, 2).astype(weight.dtype)
+
+
+def winograd_conv2d(
+    data: te.Tensor, weight: te.Tensor, out_size: tuple[int, int], transform: Transform
+) -> te.Tensor:
+    """3x3 convolution, stride 1, of `data`, whose shape reaches as far as whole tiles do.
+
+    data: (N, IC/b, ceil(OH/m)*m + 2, ceil(OW/m)*m + 2, b); weight: as `transform_weights` gives; result, stage "conv":
+    (N, OC/b, OH, OW, b). Before it the stages "columns" and "input" (the input's transform), "product" and "rows".
+    """
+    m, size = transform.m, transform.m + 2
+    n, ic_blocks, _, _, ib = (int(e) for e in data.shape)
+    _, oc_blocks, channels, ob = (int(e) for e in weight.shape)
+    down, across = -(-out_size[0] // m), -(-out_size[1] // m)
+    columns = te.compute(
+        (n, ic_blocks, down, across, size, size, ib),
+        lambda b, c, y, x, e, j, v: _combine(transform.bt, e, lambda k: data[b, c, y * m + k, x * m + j, v]),
+        name="columns",
+    )
+    transformed = te.compute(
+        (n, size, size, ic_blocks, down, across, ib),
+        lambda b, e, f, c, y, x, v: _combine(transform.bt, f, lambda k: columns[b, c, y, x, e, k, v]),
+        name="input",
+    )
+    k = te.reduce_axis((0, channels), "k")
+    product = te.compute(
+        (n, oc_blocks, size, size, down, across, ob),
+        lambda b, o, e, f, y, x, v: te.sum(
+            transformed[b, e, f, k // ib, y, x, k % ib] * weight[e * size + f, o, k, v], axis=[k]
+        ),
+        name="product",
+    )
+    rows = te.compute(
+        (n, oc_blocks, down, across, m, size, ob),
+        lambda b, o, y, x, i, f, v: _combine(transform.at, i, lambda e: product[b, o, e, f, y, x, v]),
+        name="rows",
+    )
+    return te.compute(
+        (n, oc_blocks, *out_size, ob),
+        lambda b, o, h, w, v: _combine(transform.at, w % m, lambda f: rows[b, o, h // m, w // m, h % m, f, v]),
+        name="conv",
+    )
+
+
+def _combine(matrix: Sequence[Sequence[float]], row: Expr, term: Callable[[int], Expr]) -> Expr:
+    """sum over k of matrix[row][k] * term(k); `row` is a loop that the schedule unrolls, so one case remains."""
+    cases = [_linear(coefficients, term) for coefficients in matrix]
+    result = cases[-1]
+    for i in range(len(cases) - 2, -1, -1):
+        result = tirx.Select(row == i, cases[i], result)
+    return result
+
+
+def _linear(coefficients: Sequence[float], term: Callable[[int], Expr]) -> Expr:
+    total: Expr | None = None
+    for k, c in enumerate(coefficients):
+        if c == 0:
+            continue
+        part = term(k) if abs(c) == 1 else term(k) * tirx.const(abs(c), "float32")
+        if total is None:
+            total = part if c > 0 else -part
+        else:
+            total = total + part if c > 0 else total - part
+    assert total is not None
+    return total

@@ -1,0 +1,80 @@
+"""Schedule of Winograd convolution: rows of tiles go through all transforms while they are in cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+
+from evo_tvm.schedules.common import extent, parallel, split_peeled, work
+
+
+@dataclass(frozen=True)
+class Config:
+    """Tunables. `group_rows` rows of tiles are transformed together; in their product `oc_tile` channel blocks by
+    `row_tile` by `column_tile` tiles are kept in registers.
+    """
+
+    group_rows: int = 1
+    oc_tile: int = 2
+    row_tile: int = 1
+    column_tile: int = 14
+
+
+def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
+    """columns -> input -> product -> rows -> conv -> output, on (N, OC/b, OH, OW, b)."""
+    sch = Schedule(func)
+    columns, transformed, product = (sch.get_sblock(name) for name in ("columns", "input", "product"))
+    rows, out = sch.get_sblock("rows"), sch.get_sblock("output")
+    amount = work(sch, product)
+    sch.compute_inline(sch.get_sblock("conv"))
+    for block in (columns, rows):
+        sch.set_scope(block, 0, "local")
+
+    n, o, h, w, v = sch.get_loops(out)
+    group, y, i = sch.split(h, [None, config.group_rows, m])
+    x, j = sch.split(w, [None, m])
+    oo, oi = sch.split(o, [None, config.oc_tile])
+    sch.reorder(n, group, oo, oi, y, x, i, j, v)
+    outer = parallel(sch, [n, group], amount)
+    for loop in (i, j):
+        sch.unroll(loop)
+    sch.vectorize(v)
+
+    sch.compute_at(rows, x, preserve_unit_loops=True)
+    *unrolled, lanes = sch.get_loops(rows)[-3:]
+    for loop in unrolled:
+        sch.unroll(loop)
+    sch.vectorize(lanes)
+
+    sch.compute_at(product, oo, preserve_unit_loops=True)
+    po, e, f, py, px, pv, k = sch.get_loops(product)[-7:]
+    yo, yi = split_peeled(sch, py, config.row_tile)
+    xo, xi = split_peeled(sch, px, config.column_tile)
+    sch.reorder(e, f, yo, xo, k, yi, xi, po, pv)
+    sums = sch.cache_write(product, 0, "local")
+    sch.reverse_compute_at(sums, xo, preserve_unit_loops=True)
+
+    sch.compute_at(transformed, outer, preserve_unit_loops=True)
+    te_, tf, tc, ty, tx, tv = sch.get_loops(transformed)[-6:]
+    sch.reorder(tc, ty, tx, te_, tf, tv)
+    sch.compute_at(columns, tx, preserve_unit_loops=True)
+    for block, count in ((transformed, 2), (columns, 2)):
+        *unrolled, lanes = sch.get_loops(block)[-count - 1 :]
+        for loop in unrolled:
+            sch.unroll(loop)
+        sch.vectorize(lanes)
+
+    for loop in (yi, xi, po):
+        sch.unroll(loop)
+    sch.vectorize(pv)
+    start = sch.decompose_reduction(product, k)
+    for block in (start, sums):
+        loops = sch.get_loops(block)
+        depth = len(sch.get_loops(product)) - 5  # the loops above the register tile
+        for loop in loops[depth:-1]:
+            if extent(sch, loop) <= 64:
+                sch.unroll(loop)
+        sch.vectorize(loops[-1])
+    return sch
