@@ -28,7 +28,7 @@ _AUTOMATIC = re.compile(r"(lv|gv)\d*")
 
 def converters() -> Iterable[str]:
     """Return the names of the operators that the importer converts."""
-    return _get_convert_map().keys() | CONVERTERS.keys()
+    return {*_get_convert_map(), *CONVERTERS}
 
 
 def import_graph(
@@ -97,7 +97,7 @@ class _Importer(ONNXGraphImporter):
 
 
 @relax.expr_functor.mutator
-class _NameInnerBindings(relax.PyExprMutator):  # type: ignore[misc]
+class _NameInnerBindings(relax.PyExprMutator):
     """Gives what TVM calls lv, lv1, ... the name of the node that it helps to compute: the next name in the block."""
 
     def name(self, function: relax.Function) -> relax.Function:

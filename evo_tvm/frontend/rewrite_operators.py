@@ -60,12 +60,12 @@ def _rewrite_graph(graph: ir.Graph, opset: int, reasons: dict[tuple[str, str], s
     return changed
 
 
-def _replace(graph: ir.Graph, node: ir.Node, builder: Builder, outputs: Sequence[ir.Value | None]) -> None:
+def _replace(graph: ir.Graph, node: ir.Node, builder: Builder, outputs: Sequence[ir.Value]) -> None:
     """Put the nodes of `builder`, which compute `outputs`, in the place of `node`."""
     made = {output for new in builder.nodes for output in new.outputs}
     olds, news = [], []
     for old, new in zip(node.outputs, outputs, strict=False):
-        if new is None or not (old.uses() or old.is_graph_output()):
+        if not (old.uses() or old.is_graph_output()):
             continue
         # A value from elsewhere, or one that stands for two outputs, keeps its name: hand it on through an Identity.
         news.append(new if new in made and new not in news else builder.op("Identity", new))

@@ -28,7 +28,7 @@ _NO_NUMPY = ("bfloat16", "float8", "float6", "float4", "int4", "uint4")
 
 
 def operator_name(value: Expr) -> str:
-    """ "relax.add" for a call of that operator, "tuple_get_item" for an item of a tuple, "" for all else."""
+    """What rules name as their root: "relax.add" for such a call, "tuple_get_item" for an item, "" for all else."""
     if isinstance(value, Call):
         return str(value.op.name) if isinstance(value.op, Op) else ""
     return TUPLE_ITEM if isinstance(value, relax.TupleGetItem) else ""

@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.ir import Call, Expr
 
 from evo_tvm.passes._rewrite import TUPLE_ITEM, Graph, Rule, rewriting_pass
-from evo_tvm.passes._values import array_of, dtype_of, same_type, shape_of
+from evo_tvm.passes._values import array_of, dtype_of, in_numpy, same_type, shape_of
 
 _RESHAPES = ("relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten")
 
@@ -65,10 +65,7 @@ class _Casts(Rule[_Pair]):
 
     def check(self, graph: Graph, found: _Pair) -> str | None:
         source, between = dtype_of(found.inner.args[0]), dtype_of(found.inner)
-        try:
-            exact = np.can_cast(source, between, "safe")
-        except TypeError:
-            exact = False
+        exact = in_numpy(source) and in_numpy(between) and np.can_cast(source, between, "safe")
         return None if exact else f"the first cast, {source} to {between}, can change values"
 
     def rewrite(self, graph: Graph, found: _Pair) -> Expr:
@@ -108,14 +105,11 @@ class _SplitThenConcat(Rule[_Pair]):
     def match(self, graph: Graph, value: Expr) -> _Pair | None:
         fields = list(value.args[0].fields) if isinstance(value.args[0], relax.Tuple) else []
         items = [graph.item(field) for field in fields]
+        tuples = {-1 if item is None else hash(item.tuple_value) for item in items}
         split = graph.producer(items[0].tuple_value, "relax.split") if items and items[0] is not None else None
-        if split is None or int(split.attrs.axis) != int(value.attrs.axis):
+        if split is None or len(tuples) > 1 or int(split.attrs.axis) != int(value.attrs.axis):
             return None
-        first = items[0].tuple_value  # type: ignore[union-attr]
-        in_order = all(
-            item is not None and item.tuple_value.same_as(first) and int(item.index) == place
-            for place, item in enumerate(items)
-        )
+        in_order = [int(item.index) for item in items if item is not None] == list(range(len(items)))
         return _Pair(value, split) if in_order and same_type(value, split.args[0]) else None
 
     def rewrite(self, graph: Graph, found: _Pair) -> Expr:

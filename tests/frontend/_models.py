@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ def parse(graph: str, opset: int = 21, contrib: bool = False) -> onnx.ModelProto
     return model
 
 
-def constant(name: str, value: Sequence[object] | np.ndarray, dtype: str) -> onnx.TensorProto:
+def constant(name: str, value: object, dtype: str) -> onnx.TensorProto:
     """An initializer."""
     return onnx.numpy_helper.from_array(np.asarray(value, dtype), name)
 

@@ -34,7 +34,7 @@ class Builder:
         """Return a constant; `dtype` is numpy's or onnx_ir's, by default that of `value`."""
         tensor = ir.tensor(np.asarray(value, dtype=dtype.numpy() if isinstance(dtype, ir.DataType) else dtype))
         output = self.op("Constant", value=tensor)
-        output.const_value, output.dtype, output.shape = tensor, tensor.dtype, ir.Shape(tensor.shape)
+        output.const_value, output.dtype, output.shape = tensor, tensor.dtype, ir.Shape(tensor.numpy().shape)
         return output
 
     def inline(self, graph: ir.Graph, arguments: Sequence[ir.Value]) -> list[ir.Value]:
@@ -79,8 +79,8 @@ class Builder:
         return self.op(op_type, value, axes=list(axes), keepdims=int(keepdims))
 
 
-#: Returns the values that stand for the node's outputs, or raises CannotRewrite.
-Rewrite: TypeAlias = Callable[[Builder, ir.Node], "Sequence[ir.Value | None]"]
+#: Returns the values that stand for the node's outputs (the first ones at least), or raises CannotRewrite.
+Rewrite: TypeAlias = Callable[[Builder, ir.Node], "Sequence[ir.Value]"]
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...]:

@@ -13,6 +13,8 @@ import onnx
 from tvm import relax, te, tirx
 from tvm.ir import GenericConst
 
+from evo_tvm.frontend.operators import indexing
+
 Operands: TypeAlias = "Sequence[Any]"
 Converter: TypeAlias = Callable[[relax.BlockBuilder, Operands, dict[str, Any]], relax.Expr]
 
@@ -59,4 +61,12 @@ def _bit_cast(builder: relax.BlockBuilder, operands: Operands, attributes: dict[
     return builder.call_te(reinterpret, operands[0], primfunc_name_hint="bit_cast")
 
 
-CONVERTERS: dict[str, Converter] = {"BitCast": _bit_cast, "Clip": _clip, "CumProd": _cumulative_product}
+CONVERTERS: dict[str, Converter] = {
+    "BitCast": _bit_cast,
+    "Clip": _clip,
+    "CumProd": _cumulative_product,
+    "Gather": indexing.gather,
+    "GatherElements": indexing.gather_elements,
+    "GatherND": indexing.gather_nd,
+    "ScatterND": indexing.scatter_nd,
+}

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from evo_tvm.frontend.operators.builder import Builder, CannotRewrite, Rewrite, attribute, operand, static_shape
 
 
-def _explicit_padding(op: Builder, node: ir.Node) -> Sequence[ir.Value | None]:
+def _explicit_padding(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
     """Replace `auto_pad` by the `pads` that it means; pools keep their kernel and convolutions take their weight's."""
     mode = attribute(node, "auto_pad", "NOTSET")
     if mode == "NOTSET":

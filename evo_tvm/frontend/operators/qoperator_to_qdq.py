@@ -34,7 +34,8 @@ def _dequantize(
     op: Builder, value: ir.Value, scale: ir.Value, zero_point: ir.Value | None, axis: int | None = None
 ) -> ir.Value:
     """Return the real numbers that `value` stands for; `axis` is where a scale of several elements lies."""
-    scale, zero_point = _scalar(op, scale), _scalar(op, zero_point)
+    scale = _scalar(op, scale)
+    zero_point = _scalar(op, zero_point) if zero_point is not None else None
     if not static_shape(scale):
         return op.op("DequantizeLinear", value, scale, zero_point)
     if axis is None or len(static_shape(scale)) != 1:
@@ -58,18 +59,19 @@ def _dequantize_by_hand(op: Builder, value: ir.Value, scale: ir.Value, zero_poin
 
 def _quantize(op: Builder, value: ir.Value, scale: ir.Value, zero_point: ir.Value | None) -> ir.Value:
     """Return `value` in the integers of `zero_point` (uint8 where it is left out)."""
-    scale, zero_point = _scalar(op, scale), _scalar(op, zero_point)
+    scale = _scalar(op, scale)
+    zero_point = _scalar(op, zero_point) if zero_point is not None else None
     if static_shape(scale):
         raise CannotRewrite("the result has a scale per channel")
     return op.op("QuantizeLinear", value, scale, zero_point)
 
 
-def _scalar(op: Builder, value: ir.Value | None) -> ir.Value | None:
+def _scalar(op: Builder, value: ir.Value) -> ir.Value:
     """Return a tensor of one element as a scalar; others as they are."""
-    if value is None or static_shape(value) == () or math.prod(static_shape(value)) != 1:
+    if static_shape(value) == () or math.prod(static_shape(value)) != 1:
         return value
     scalar = op.shape_op("Reshape", value, [])
-    scalar.shape, scalar.dtype = ir.Shape(()), value.dtype
+    scalar.shape, scalar.dtype = ir.Shape(()), known_dtype(value)
     return scalar
 
 

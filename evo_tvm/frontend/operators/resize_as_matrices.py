@@ -85,20 +85,21 @@ def _axes(node: ir.Node, shape: Sequence[int]) -> list[_Axis]:
     chosen = [axis % len(shape) for axis in attribute(node, "axes") or range(len(shape))]
     changed = [_Axis(size, size, 1.0) for size in shape]
     policy = attribute(node, "keep_aspect_ratio_policy", "stretch")
-    given_sizes = sizes is not None and sizes.size
-    if not given_sizes and (scales is None or not scales.size):
+    sizes = sizes if sizes is not None and sizes.size else None
+    scales = scales if scales is not None and scales.size else None
+    if sizes is None and scales is None:
         raise CannotRewrite("neither its scales nor its sizes are known")
     kept: float | None = None
-    if given_sizes and policy != "stretch":
+    if sizes is not None and policy != "stretch":
         pick = min if policy == "not_larger" else max
         kept = pick(int(size) / shape[axis] for size, axis in zip(sizes, chosen, strict=True))
     for index, axis in enumerate(chosen):
         if kept is not None:
             scale, result = kept, math.floor(kept * shape[axis] + 0.5)
-        elif given_sizes:
+        elif sizes is not None:
             result = int(sizes[index])
             scale = result / shape[axis]
-        else:
+        elif scales is not None:
             scale = float(scales[index])
             result = math.floor(shape[axis] * scale)
         region = (float(roi[index]), float(roi[index + len(chosen)])) if roi is not None and roi.size else (0.0, 1.0)
@@ -177,11 +178,10 @@ def _matrix(node: ir.Node, axis: _Axis, places: np.ndarray, mode: str) -> np.nda
 def _kernel(distance: np.ndarray, mode: str, a: float) -> np.ndarray:
     """Return the weight of an element at `distance`: a triangle, or Keys' cubic with coefficient `a`."""
     far = np.abs(distance)
-    if mode == "linear":
-        return np.maximum(0.0, 1.0 - far)
     near = ((a + 2) * far - (a + 3)) * far * far + 1
     tail = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
-    return np.where(far <= 1, near, np.where(far < 2, tail, 0.0))
+    cubic: np.ndarray = np.where(far <= 1, near, np.where(far < 2, tail, 0.0))
+    return np.maximum(0.0, 1.0 - far) if mode == "linear" else cubic
 
 
 def _multiply(op: Builder, x: ir.Value, matrix: np.ndarray, number: int, rank: int, dtype: ir.DataType) -> ir.Value:
