@@ -26,15 +26,14 @@ from tests.conftest import small_model
 
 
 def check(result: Result, status: int, *parts: object) -> None:
-    """The command failed with `status` and a short message, without a traceback, that has all `parts`."""
+    """The command failed with `status` and a message of one or two lines, without a traceback, that has all `parts`."""
     assert result.status == status, result.err
     message = result.err.partition("error: ")[2]
     assert message, result.err
     for part in parts:
         assert str(part) in message
     assert "Traceback" not in result.err
-    assert len(message.splitlines()) <= 3, message
-    assert message.strip().splitlines()[-1].endswith((".", '"', ")")) or ": " in message
+    assert len(message.splitlines()) <= 2, message
 
 
 def compile_bad(model: Path, folder: Path, *options: object) -> Result:

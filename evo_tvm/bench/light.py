@@ -41,9 +41,9 @@ PARTS = {
 # Scale of the batch normalizations that end the branches of a sum or a concatenation, by how many of its operands they
 # are: one beside an identity, or two. It keeps the magnitude of the operands, so that no softmax saturates.
 BRANCH_GAIN = {1: 0.2, 2: 0.7}
-# Scale of a dense layer in front of a softmax, so that logits are a few units as a trained model's are: the softmax
-# turns an absolute error of its logits into a relative one of its output.
-LOGIT_GAIN = 0.25
+# Scale of a dense layer in front of a softmax, in a model without normalization, whose activations grow with every
+# max-pooling: so that its logits are a few units, as a trained model's are, and the softmax does not saturate.
+LOGIT_GAIN = 0.15
 
 
 def light(name: str, batch: int | None = None, seed: int = 0) -> onnx.ModelProto:
@@ -91,7 +91,7 @@ def _draw(
         if node.op_type in ("Sum", "Concat"):
             branches = normalized.intersection(node.input)
             gains |= {name: BRANCH_GAIN[len(branches)] for name in branches}
-        elif node.op_type == "Softmax":
+        elif node.op_type == "Softmax" and not normalized:
             gains[node.input[0]] = LOGIT_GAIN
     for node in nodes:
         for operand, part in zip(node.input[1:], PARTS.get(node.op_type, ()), strict=False):
