@@ -19,6 +19,8 @@ _CONTRIB_DOMAIN = "com.microsoft"
 _SAME_IN_CONTRIB = frozenset({"Gelu", "QuantizeLinear", "DequantizeLinear"})
 # These importers read the operator of com.microsoft; ONNX has another operator of that name.
 _CONTRIB_ONLY = frozenset({"Attention"})
+# The importer takes it for the identity; where it is, a rewrite has removed it already.
+_IMPORTED_WRONGLY = frozenset({"Dropout"})
 # Operators that the importer treats outside its table.
 _BUILT_IN = frozenset({"Constant", "If"})
 _MAX_NODES_SHOWN = 5
@@ -88,7 +90,7 @@ def is_importable(domain: str, op_type: str) -> bool:
 @cache
 def _standard_operators() -> frozenset[str]:
     """Return the operators of ONNX itself that can be imported."""
-    return frozenset(_importers()) & _onnx_operators() - _CONTRIB_ONLY | _BUILT_IN
+    return frozenset(_importers()) & _onnx_operators() - _CONTRIB_ONLY - _IMPORTED_WRONGLY | _BUILT_IN
 
 
 @cache

@@ -20,6 +20,10 @@ from onnxscript.optimizer import fold_constants_ir
 _NO_LIMIT = 1 << 60
 # One round folds what is known, the next what the shapes found since make known; light models need two.
 _MAX_ROUNDS = 6
+#: Element types that only store numbers: TVM's conversions from and to them are missing or wrong.
+STORAGE_TYPES = frozenset(
+    kind for kind in ir.DataType if kind.name.startswith(("INT4", "UINT4", "INT2", "UINT2", "FLOAT4", "FLOAT8"))
+)
 _FOLDED_WITH_SEVERAL_OUTPUTS = frozenset({"Split", "TopK", "Unique"})
 
 
@@ -61,8 +65,11 @@ def drop_initializers_from_inputs(model: ir.Model) -> None:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """Fold ConstantOfShape too (onnxscript keeps it, to keep files small); leave the rest to onnxscript."""
-    return True if node.op_type == "ConstantOfShape" else None
+    """Fold two operators that onnxscript keeps, to keep files small: ConstantOfShape, and DequantizeLinear of types
+    that have no arithmetic of their own; leave the rest to onnxscript."""
+    stored = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
+    unpacks = node.op_type == "DequantizeLinear" and stored in STORAGE_TYPES
+    return True if node.op_type == "ConstantOfShape" or unpacks else None
 
 
 def _fold_several_outputs(model: ir.Model) -> bool:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from evo_tvm.errors import ModelError
 from evo_tvm.frontend.check_operators import check_operators
+from evo_tvm.frontend.check_types import check_types
 from evo_tvm.frontend.clean_model import clean_model, drop_initializers_from_inputs
 from evo_tvm.frontend.fix_shapes import fix_shapes
 from evo_tvm.frontend.read_model import ModelSource, read_model
@@ -56,6 +57,7 @@ def import_onnx(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | 
     clean_model(graph)
     reasons = rewrite_operators(graph)
     check_operators(graph, None if isinstance(model, onnx.ModelProto) else model, reasons)
+    check_types(graph)
     return _to_relax(graph)
 
 
@@ -64,9 +66,6 @@ def _to_relax(model: ir.Model) -> Imported:
     from evo_tvm.frontend.import_graph import import_graph
 
     inputs = tuple(_spec(value) for value in model.graph.inputs)
-    for value in model.graph.outputs:
-        if value.type is not None and not isinstance(value.type, ir.TensorType):
-            raise ModelError(f"output '{value.name}' is not a tensor; only tensors can be compiled")
     names = [str(value.name) for value in model.graph.outputs]
     weights = _take_weights(model)
     proto = ir.serde.serialize_graph(model.graph)
@@ -86,10 +85,7 @@ def _take_weights(model: ir.Model) -> dict[str, np.ndarray]:
 
 def _spec(value: ir.Value) -> TensorSpec:
     """Return the spec of the model input `value`."""
-    if value.dtype is None or value.shape is None or not isinstance(value.type, ir.TensorType):
-        raise ModelError(f"input '{value.name}' is not a tensor; only tensors can be compiled")
-    if value.dtype == ir.DataType.STRING:
-        raise ModelError(f"input '{value.name}' holds strings; only numbers and booleans can be compiled")
+    assert value.dtype is not None and value.shape is not None  # check_types and fix_shapes saw to that
     return TensorSpec(str(value.name), tuple(int(str(dim)) for dim in value.shape), str(value.dtype.numpy()))
 
 

@@ -1,0 +1,1 @@
+"""TE computations of each algorithm, independent of any target."""

@@ -12,6 +12,11 @@ import tvm
 from tvm import relax
 from tvm.ir import Call, Expr, GenericConst, Op
 
+#: What numpy has; constants of other dtypes (bfloat16, int4, ...) are left alone.
+_NUMPY_DTYPES = frozenset(
+    ["bool", "float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
+)
+
 #: Transposed matrices are copied in blocks of this many rows and columns, thrice as fast as row by row.
 _BLOCK = (256, 64)
 
@@ -22,9 +27,6 @@ TUPLE_ITEM = "tuple_get_item"
 _NEVER_NEGATIVE = ("relax.nn.relu", "relax.sigmoid", "relax.nn.softmax", "relax.exp", "relax.abs")
 
 Array = npt.NDArray[Any]
-
-#: Types that numpy does not know; their constants are left alone.
-_NO_NUMPY = ("bfloat16", "float8", "float6", "float4", "int4", "uint4")
 
 
 def operator_name(value: Expr) -> str:
@@ -50,7 +52,7 @@ def dtype_of(expr: Expr) -> str:
 
 def in_numpy(dtype: str) -> bool:
     """Whether numpy has this dtype."""
-    return bool(dtype) and not dtype.startswith(_NO_NUMPY)
+    return dtype in _NUMPY_DTYPES
 
 
 def is_float(dtype: str) -> bool:

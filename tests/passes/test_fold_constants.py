@@ -106,6 +106,23 @@ def test_a_chain() -> None:
     assert calls(after, "add")[0].args[1].value.numpy().ravel().tolist() == [2, 4, 6, 8]
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "uint64", "bool"])
+def test_dtypes(dtype: str) -> None:
+    def body(emit: Emit, x: relax.Var) -> relax.Expr:
+        return op.concat([x, emit(op.reshape(relax.const(np.array([[1, 0]], dtype), dtype), (2,)))], 0)
+
+    after = assert_rewrites(fold_constants, module(body, ((1,), dtype)), ["concat"], numbers=False)
+    folded = calls(after, "concat")[0].args[0].fields[1].value.numpy()
+    np.testing.assert_array_equal(folded, np.array([1, 0], dtype), strict=True)
+
+
+def test_leaves_dtypes_that_numpy_lacks() -> None:
+    def body(emit: Emit, x: relax.Var) -> relax.Expr:
+        return op.add(x, emit(op.astype(relax.const(1.0), "bfloat16")))
+
+    assert_leaves(fold_constants, module(body, ((4,), "bfloat16")))
+
+
 def test_a_transposed_matrix_larger_than_a_block() -> None:
     weight = weights(100, 700)
 

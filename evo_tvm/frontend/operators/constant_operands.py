@@ -76,9 +76,12 @@ def _pad(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
 
 
 def _power(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
-    """Pow of two types => Pow of one, which is the type of the result."""
+    """Pow of two types => Pow of one; of integers => of float64, which holds their powers up to 2**53."""
     base, exponent = required(node, 0), required(node, 1)
     dtype, other = known_dtype(base), known_dtype(exponent)
+    if not dtype.is_floating_point() and not other.is_floating_point():
+        wide = op.op("Pow", op.cast(base, ir.DataType.DOUBLE), op.cast(exponent, ir.DataType.DOUBLE))
+        return [op.cast(wide, dtype)]
     if dtype == other:
         raise CannotRewrite("its operands have one type")
     if other.is_floating_point() and not dtype.is_floating_point():

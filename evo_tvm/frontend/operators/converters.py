@@ -52,6 +52,8 @@ def _cumulative_product(builder: relax.BlockBuilder, operands: Operands, attribu
 def _bit_cast(builder: relax.BlockBuilder, operands: Operands, attributes: dict[str, Any]) -> relax.Expr:
     """The same bits as another type of the same width."""
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(attributes["to"]))
+    if operands[0].ty.dtype.dtype == "bool":
+        return relax.op.astype(operands[0], dtype)
     if np.dtype(dtype).itemsize != np.dtype(operands[0].ty.dtype.dtype).itemsize:
         raise ValueError(f"BitCast to {dtype}, which has another width")
 

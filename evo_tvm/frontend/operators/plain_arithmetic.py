@@ -12,7 +12,9 @@ from evo_tvm.frontend.operators.builder import (
     CannotRewrite,
     Rewrite,
     attribute,
+    constant,
     known_dtype,
+    operand,
     required,
     static_shape,
 )
@@ -78,8 +80,60 @@ def _determinant(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
     return [minor(0, tuple(range(size)))]
 
 
+def _layer_normalization(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    """LayerNormalization whose mean and deviation are wanted too, which TVM does not give."""
+    if not any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+        raise CannotRewrite("only its first output is used")
+    x, scale, bias = required(node, 0), required(node, 1), operand(node, 2)
+    rank, dtype = len(static_shape(x)), known_dtype(x)
+    axes = list(range(attribute(node, "axis", -1) % rank, rank))
+    wide = op.cast(x, ir.DataType.FLOAT)
+    mean = op.reduce("ReduceMean", wide, axes)
+    centred = op.op("Sub", wide, mean)
+    variance = op.reduce("ReduceMean", op.op("Mul", centred, centred), axes)
+    deviation = op.op("Sqrt", op.op("Add", variance, op.const(attribute(node, "epsilon", 1e-5), np.float32)))
+    inverse = op.op("Reciprocal", deviation)
+    normal = op.op("Mul", op.op("Mul", centred, inverse), op.cast(scale, ir.DataType.FLOAT))
+    if bias is not None:
+        normal = op.op("Add", normal, op.cast(bias, ir.DataType.FLOAT))
+    return [normal if dtype == ir.DataType.FLOAT else op.op("Cast", normal, to=int(dtype)), mean, inverse]
+
+
+def _batch_normalization(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    """BatchNormalization in training mode normalizes by the batch's own mean and variance, and updates the others."""
+    if not attribute(node, "training_mode", 0):
+        raise CannotRewrite("it is not in training mode")
+    x, momentum = required(node, 0), attribute(node, "momentum", 0.9)
+    rank, dtype = len(static_shape(x)), known_dtype(x)
+    axes = [axis for axis in range(rank) if axis != 1]
+    mean = op.reduce("ReduceMean", x, axes)
+    centred = op.op("Sub", x, mean)
+    variance = op.reduce("ReduceMean", op.op("Mul", centred, centred), axes)
+    scale, bias = (op.shape_op("Reshape", required(node, at), [1, -1, *[1] * (rank - 2)]) for at in (1, 2))
+    deviation = op.op("Sqrt", op.op("Add", variance, op.const(attribute(node, "epsilon", 1e-5), dtype)))
+    outputs = [op.op("Add", op.op("Mul", op.op("Div", centred, deviation), scale), bias)]
+    for place, new in ((3, mean), (4, variance)):
+        kept = op.op("Mul", required(node, place), op.const(momentum, known_dtype(node.inputs[place])))
+        fresh = op.op("Mul", op.shape_op("Reshape", new, [-1]), op.const(1 - momentum, dtype))
+        outputs.append(op.op("Add", kept, fresh))
+    return outputs
+
+
+def _dropout(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    """Dropout => the identity, and a mask of ones, unless the model asks for training."""
+    x, training = required(node, 0), operand(node, 2)
+    asked, ratio = constant(training), constant(operand(node, 1))
+    drops = ratio is None or bool(ratio.any())
+    if training is not None and drops and (asked is None or asked.any()):
+        raise CannotRewrite("it is in training mode")
+    return [op.op("Identity", x), op.const(np.ones(static_shape(x), np.bool_))]
+
+
 REWRITES: dict[tuple[str, str], Rewrite] = {
+    ("", "BatchNormalization"): _batch_normalization,
     ("", "Det"): _determinant,
+    ("", "Dropout"): _dropout,
+    ("", "LayerNormalization"): _layer_normalization,
     ("", "LpNormalization"): _lp_normalization,
     ("", "Max"): _chain("Max"),
     ("", "Mean"): _mean,

@@ -67,7 +67,11 @@ def _quantize(op: Builder, value: ir.Value, scale: ir.Value, zero_point: ir.Valu
 
 
 def _scalar(op: Builder, value: ir.Value) -> ir.Value:
-    """Return a tensor of one element as a scalar; others as they are."""
+    """Return a tensor of one element as a scalar, and a scale as float32: float16 would lose bits of the products."""
+    if known_dtype(value) == ir.DataType.FLOAT16:
+        wide = op.op("Cast", value, to=int(ir.DataType.FLOAT))
+        wide.shape, wide.dtype = value.shape, ir.DataType.FLOAT
+        value = wide
     if static_shape(value) == () or math.prod(static_shape(value)) != 1:
         return value
     scalar = op.shape_op("Reshape", value, [])

@@ -1,0 +1,1 @@
+"""The planned graph => one ahead-of-time `main` over a static arena, and the C support code it links with."""
