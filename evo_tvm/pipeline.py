@@ -41,20 +41,20 @@ if TYPE_CHECKING:
 
 #: Relax module -> Relax module, in order.
 CLEAN_UP: Sequence[tvm.transform.Pass] = (
-    canonicalize,
     recover_operators,
+    canonicalize,
     fold_constants,
-    replace_mean_with_global_pool,
     remove_no_ops,
     cancel_pairs,
     rebuild_activations,
+    replace_mean_with_global_pool,
+    fold_pad,
     fold_batch_norm,
     fold_scale,
-    fold_bias,
     fold_input_scale,
-    fold_pad,
-    fold_constants,
+    fold_bias,
     eliminate_common_subexpressions,
+    remove_no_ops,
 )
 
 #: Kernel graph -> kernel graph, in order.
