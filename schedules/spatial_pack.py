@@ -10,6 +10,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from evo_tvm.schedules.common import is_peeled, parallel, split_peeled, work
 
+
 @dataclass(frozen=True)
 class Config:
     """Tunables. The register tile holds `oc_tile * oh_tile * ow_tile` vectors of output.

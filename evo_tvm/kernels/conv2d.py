@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from tvm import te
 
-
 #: Terms added up in one accumulator before the sum is put aside: blocked summation (Higham, "The Accuracy of Floating
 #: Point Summation", 1993) keeps the error of a 4,608-term sum near that of a 576-term one, for 1 % more instructions.
 CHUNK = 576

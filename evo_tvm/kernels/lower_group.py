@@ -177,7 +177,9 @@ class _Lowering:
         def element(n, co, h, w, v):  # type: ignore[no-untyped-def]
             c = co * block + v
             found = data[n, c // old, h, w, c % old]
-            return found if channels % block == 0 else tirx.if_then_else(c < channels, found, tirx.const(0, value.dtype))
+            return (
+                found if channels % block == 0 else tirx.if_then_else(c < channels, found, tirx.const(0, value.dtype))
+            )
 
         n, c, h, w = value.shape
         return te.compute((n, -(-c // block), h, w, block), element, name="output")

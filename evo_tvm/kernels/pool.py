@@ -58,7 +58,9 @@ def pool2d(
             return tirx.min(last, size + extra[axis] - 1) - low + 1
         taps = [first + k * dilation[axis] for k in range(pool_size[axis])]
         return sum(
-            tirx.Select(tirx.all(t >= -before[axis], t < size + extra[axis]), tirx.const(1, "int32"), tirx.const(0, "int32"))
+            tirx.Select(
+                tirx.all(t >= -before[axis], t < size + extra[axis]), tirx.const(1, "int32"), tirx.const(0, "int32")
+            )
             for t in taps
         )
 
@@ -73,6 +75,4 @@ def global_avg_pool2d(data: te.Tensor) -> te.Tensor:
     """Mean over H and W. data: (N, C/b, H, W, b); result: (N, C/b, b), a sum: the caller scales it."""
     n, blocks, height, width, block = (int(e) for e in data.shape)
     r, s = te.reduce_axis((0, height), "r"), te.reduce_axis((0, width), "s")
-    return te.compute(
-        (n, blocks, block), lambda b, c, v: te.sum(data[b, c, r, s, v], axis=[r, s]), name="pool"
-    )
+    return te.compute((n, blocks, block), lambda b, c, v: te.sum(data[b, c, r, s, v], axis=[r, s]), name="pool")

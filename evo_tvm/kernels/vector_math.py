@@ -137,5 +137,3 @@ def register() -> None:
     """Makes these functions what TVM lowers the intrinsics to. Calling it again changes nothing."""
     for name, compute in (("exp", exp), ("log", log), ("tanh", tanh), ("sigmoid", sigmoid), ("erf", erf)):
         register_intrin_lowering(f"tirx.{name}", target="llvm", f=_rule(name, compute), level=99)
-
-

@@ -64,9 +64,7 @@ def transform_weights(weight: np.ndarray, transform: Transform, ob: int) -> np.n
     return u.reshape(len(g) ** 2, oc // ob, ob, ic).transpose(0, 1, 3, 2).astype(weight.dtype)
 
 
-def winograd_conv2d(
-    data: te.Tensor, weight: te.Tensor, out_size: tuple[int, int], transform: Transform
-) -> te.Tensor:
+def winograd_conv2d(data: te.Tensor, weight: te.Tensor, out_size: tuple[int, int], transform: Transform) -> te.Tensor:
     """3x3 convolution, stride 1, of `data`, whose shape reaches as far as whole tiles do.
 
     data: (N, IC/b, ceil(OH/m)*m + 2, ceil(OW/m)*m + 2, b); weight: as `transform_weights` gives; result, stage "conv":

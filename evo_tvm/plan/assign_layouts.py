@@ -145,4 +145,3 @@ class _Assigner:
         halo = (max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
         self.values[name] = replace(value, layout=replace(value.layout, halo=halo))
         return name
-

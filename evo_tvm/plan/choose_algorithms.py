@@ -44,9 +44,7 @@ def _choose(graph: Graph, group: Group, target: Target) -> Group:
 def winograd_fits(attrs: dict[str, object], data: Value, weight: Value, lanes: int) -> bool:  # type: ignore[type-arg]
     """Whether F(4x4, 3x3) computes this convolution: 3x3, stride and dilation 1, one group, whole blocks."""
     plain = attrs["stride"] == (1, 1) and attrs["dilation"] == (1, 1) and attrs["groups"] == 1
-    return bool(
-        plain and weight.shape[2:] == (3, 3) and weight.shape[0] % lanes == 0 and weight.shape[1] % lanes == 0
-    )
+    return bool(plain and weight.shape[2:] == (3, 3) and weight.shape[0] % lanes == 0 and weight.shape[1] % lanes == 0)
 
 
 def winograd_pays(data: Value, weight: Value, out: Value, target: Target) -> bool:

@@ -115,9 +115,7 @@ class _Reader:
         self.groups.append(Group(outputs[0], tuple(operands), outputs, (op,)))
         return list(outputs)
 
-    def _legalize(
-        self, kind: str, var: relax.Var, call: relax.Call, env: Mapping[relax.Var, list[str]]
-    ) -> list[str]:
+    def _legalize(self, kind: str, var: relax.Var, call: relax.Call, env: Mapping[relax.Var, list[str]]) -> list[str]:
         """Has TVM write the operator as TIR functions, in a module of its own, and reads those."""
         args = list(call.args)
         places = [i for i, a in enumerate(args) if isinstance(a.ty, relax.TensorType | relax.TupleType)]
@@ -211,9 +209,7 @@ class _Reader:
     def _claim_nn_avg_pool2d(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
         return self._claim_pool("avg_pool2d", call, values)
 
-    def _claim_nn_adaptive_avg_pool2d(
-        self, call: relax.Call, values: list[Value]
-    ) -> tuple[str, dict[str, Any]] | None:
+    def _claim_nn_adaptive_avg_pool2d(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
         attrs = call.attrs
         if str(attrs.layout) != "NCHW" or _static_shape(call.ty, "")[2:] != (1, 1):
             return None
