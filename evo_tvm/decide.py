@@ -11,6 +11,7 @@ from tvm.s_tir import Schedule
 
 from evo_tvm.kernels.lower_group import LoweredGroup
 from evo_tvm.kernels.winograd import F4
+from evo_tvm.plan.choose_algorithms import winograd_rows
 from evo_tvm.schedules import default, dense, depthwise, elementwise, global_pool, spatial_pack, winograd
 from evo_tvm.schedules.common import largest_divisor
 from evo_tvm.target import Target
@@ -91,13 +92,12 @@ def spatial_pack_config(lowered: LoweredGroup, target: Target) -> spatial_pack.C
 
 
 def winograd_config(lowered: LoweredGroup, target: Target, num_threads: int) -> winograd.Config:
-    """As many rows of tiles as transformed inputs fit half the second cache, and at least a group a thread."""
-    _, blocks, height, width, _ = lowered.parameters[-1].view.shape  # type: ignore[union-attr]
-    ic = lowered.inputs[lowered.group.anchor.args[1]].shape[1]
-    down, across = math.ceil(height / F4.m), math.ceil(width / F4.m)
-    row_bytes = (F4.m + 2) ** 2 * ic * across * 4
-    rows = max(1, min(target.l2_bytes * 6 // 10 // row_bytes, math.ceil(down / num_threads)))
-    o, i, j = register_tile(blocks, rows, across, target.vector_registers)
+    """Rows of tiles by their memory traffic, then the best register tile of their product."""
+    _, blocks, _, _, _ = lowered.parameters[-1].view.shape  # type: ignore[union-attr]
+    oc, ic = lowered.inputs[lowered.group.anchor.args[1]].shape[:2]
+    out_shape = lowered.outputs[0].shape
+    rows, _ = winograd_rows(ic, oc, out_shape, target, num_threads)
+    o, i, j = register_tile(blocks, rows, math.ceil(out_shape[3] / F4.m), target.vector_registers)
     return winograd.Config(rows, o, i, j)
 
 

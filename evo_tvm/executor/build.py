@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tvm_ffi
+from tvm import tirx
 
 from evo_tvm.decide import decide
 from evo_tvm.executor.codegen import build_object
@@ -73,19 +74,21 @@ class _KernelCompiler:
         self.target, self.num_threads, self.folder = target, num_threads, folder
         self.tvm_target = target.tvm()
         self.objects: list[Path] = []
-        self._known: dict[int, tuple[str, str, str]] = {}
+        self._known: dict[int, list[tuple[tirx.PrimFunc, str, str, str]]] = {}
 
     def add(self, kernel: LoweredGroup) -> KernelInfo:
         """Compiles the kernel unless an equal one is there, and describes the call."""
-        key = tvm_ffi.structural_hash(kernel.func, map_free_vars=True)
-        if key not in self._known:
+        alike = self._known.setdefault(tvm_ffi.structural_hash(kernel.func, map_free_vars=True), [])
+        equal = [k for k in alike if tvm_ffi.structural_equal(k[0], kernel.func, map_free_vars=True)]
+        if not equal:
             choice = decide(kernel, self.target, self.num_threads)
-            symbol = f"evo_kernel_{len(self._known)}"
+            symbol = f"evo_kernel_{len(self.objects)}"
             path = self.folder / f"{symbol}.o"
             build_object(choice.schedule.mod["main"], symbol, self.tvm_target, str(path))
             self.objects.append(path)
-            self._known[key] = (symbol, choice.algorithm, choice.config)
-        symbol, algorithm, config = self._known[key]
+            equal = [(kernel.func, symbol, choice.algorithm, choice.config)]
+            alike += equal
+        _, symbol, algorithm, config = equal[0]
         return KernelInfo(
             name=symbol,
             operator="+".join(op.kind for op in kernel.group.ops),

@@ -33,7 +33,7 @@ def plan_arena(lifetimes: Sequence[Lifetime]) -> tuple[Mapping[str, int], int]:
     offsets: dict[str, int] = {}
     for item in sorted(lifetimes, key=lambda x: (-x.size_bytes, x.first)):
         offset = 0
-        for start, end, other in sorted((p for p in placed if _overlap(p[2], item)), key=lambda p: p[0]):
+        for start, end, _ in sorted((p for p in placed if _overlap(p[2], item)), key=lambda p: p[0]):
             if offset + align(item.size_bytes) <= start:
                 break
             offset = max(offset, end)

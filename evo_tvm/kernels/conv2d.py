@@ -7,6 +7,7 @@ High-Performance Deep Learning Convolutions on SIMD Architectures" (SC 2018) and
 from __future__ import annotations
 
 from tvm import te
+from tvm.ir import Expr
 
 #: Terms added up in one accumulator before the sum is put aside: blocked summation (Higham, "The Accuracy of Floating
 #: Point Summation", 1993) keeps the error of a 4,608-term sum near that of a 576-term one, for 1 % more instructions.
@@ -37,7 +38,7 @@ def conv2d(
     co, ci = te.reduce_axis((0, chunk), "co"), te.reduce_axis((0, ib), "ci")
     r, s = te.reduce_axis((0, kh), "r"), te.reduce_axis((0, kw), "s")
 
-    def tap(b, o, i, j, v, first=0):  # type: ignore[no-untyped-def]
+    def tap(b: Expr, o: Expr, i: Expr, j: Expr, v: Expr, first: Expr | int = 0) -> Expr:
         group = (o // blocks_per_group) * ic_blocks if groups > 1 else 0
         pixel = data[b, group + first + co, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], ci]
         return te.sum(pixel * weight[o, first + co, r, s, ci, v], axis=[co, r, s, ci])

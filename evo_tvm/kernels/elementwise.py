@@ -66,9 +66,9 @@ EXPRESSIONS: Mapping[str, Expression] = {
     "tanh": tirx.tanh,
 }
 
-#: Operators that keep the zeros of idle lanes finite whatever the constants are, so that they may run on channels
-#: padded up to the block (0/0 or log(0) in an idle lane would reach the next layer as NaN times zero).
-SAFE_ON_IDLE_LANES = frozenset(EXPRESSIONS) - {"divide", "log", "rsqrt"}
+#: Operators that give finite numbers for finite numbers, whatever their constants are. Behind the others the lanes of
+#: channels that only pad a block are set to zero: 0/0 or log(0) there would reach the next layer as NaN times zero.
+FINITE = frozenset(EXPRESSIONS) - {"divide", "exp", "log", "rsqrt", "sqrt"}
 
 
 def apply(kind: str, operands: list[PrimExpr], attrs: Mapping[str, Any]) -> PrimExpr:

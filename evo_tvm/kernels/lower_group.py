@@ -111,6 +111,11 @@ class _Lowering:
         view = self.placement.view(value.name, (*value.shape, 1), padding)
         return self._placeholder(Parameter(value.name, view), view.shape)
 
+    def _image(self) -> tuple[int, int]:
+        """Rows and columns of the result."""
+        _, _, height, width = self.out.shape
+        return height, width
+
     # -- anchors --------------------------------------------------------------------------------------------------
 
     def _conv2d(self, op: Op) -> te.Tensor:
@@ -119,7 +124,7 @@ class _Lowering:
         oc, ic, kh, kw = self.values[op.args[1]].shape
         if op.attrs["algorithm"] == "winograd4":
             tiles = Packing("winograd4", ((F4.m + 2) ** 2, oc // ob, ic, ob))
-            return self._epilogue(winograd_conv2d(data, self._constant(op.args[1], tiles), self.out.shape[2:], F4))
+            return self._epilogue(winograd_conv2d(data, self._constant(op.args[1], tiles), self._image(), F4))
         packing = Packing("conv2d", (-(-oc // ob), -(-ic // ib), kh, kw, ib, ob))
         weight = self._constant(op.args[1], packing)
         stage = conv2d(data, weight, op.attrs["stride"], op.attrs["dilation"], op.attrs["groups"])
@@ -133,9 +138,7 @@ class _Lowering:
         return self._epilogue(depthwise_conv2d(data, weight, op.attrs["stride"], op.attrs["dilation"]))
 
     def _pool(self, op: Op) -> te.Tensor:
-        return self._epilogue(
-            pool2d(self._data(op.args[0]), op.kind, out_size=self.out.shape[2:], **op.attrs)  # type: ignore[arg-type]
-        )
+        return self._epilogue(pool2d(self._data(op.args[0]), op.kind, out_size=self._image(), **op.attrs))
 
     _max_pool2d = _avg_pool2d = _pool
 
@@ -224,7 +227,10 @@ class _Lowering:
                 results[first - 1] = anchor(*index)
             for k, op in enumerate(ops):
                 results[first + k] = elementwise.apply(op.kind, [results[a] for a in op.args], op.attrs)
-            return results[first + len(ops) - 1]
+            result = results[first + len(ops) - 1]
+            if block == 1 or self.out.shape[1] % block == 0 or all(op.kind in elementwise.FINITE for op in ops):
+                return result
+            return tirx.Select(index[1] * block + index[4] < self.out.shape[1], result, tirx.const(0, "float32"))
 
         return te.compute(shape, element, name="output")
 
@@ -258,7 +264,8 @@ class _Lowering:
     def _blocked_operand(self, index: int, block: int) -> Callable[[tuple[Expr, ...]], Expr]:
         value = self.values[index]
         n, c, h, w = (1,) * (4 - len(value.shape)) + value.shape
-        blocked = c == self.out.shape[1] and c > 1
+        channels = c == self.out.shape[1] and c > 1
+        blocked = channels and (value.data is not None or value.layout.block > 1)
         if not blocked:
             tensor = self._seen(index, (n, c, h, w))
         elif value.data is not None:
@@ -270,7 +277,10 @@ class _Lowering:
             b, co, i, j, v = at
             pixel = (0 if h == 1 else i, 0 if w == 1 else j)
             image = 0 if n == 1 else b
-            return tensor[(image, co, *pixel, v)] if blocked else tensor[(image, 0, *pixel)]
+            if blocked:
+                return tensor[(image, co, *pixel, v)]
+            channel = co * block + v if c % block == 0 else tirx.min(co * block + v, c - 1)
+            return tensor[(image, channel if channels else 0, *pixel)]
 
         return load
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ class Packing:
     """How a constant is laid out for a kernel, and the shape that it then has.
 
     conv2d: OIHW -> (O/ob, I/ib, H, W, ib, ob); depthwise: (C, 1, H, W) -> (C/b, H, W, b);
-    winograd4: OIHW -> (36, O/ob, I, ob), transformed; dense: (K, N) -> (N/b, K, b); blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only.
+    winograd4: OIHW -> (36, O/ob, I, ob), transformed; dense: (K, N) -> (N/b, K, b);
+    blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only.
     Channels are padded up to whole blocks with zeros.
     """
 
@@ -56,7 +58,7 @@ def _blocked(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return _pad(full, (n, blocks * block, h, w)).reshape(n, blocks, block, h, w).transpose(0, 1, 3, 4, 2)
 
 
-_PACKERS = {
+_PACKERS: Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {
     "winograd4": lambda data, shape: transform_weights(data, F4, shape[3]),
     "conv2d": _conv2d,
     "depthwise": _depthwise,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tvm import te, tirx
+from tvm.ir import Expr
 
 
 def pool2d(
@@ -46,7 +47,7 @@ def pool2d(
     extra = (bottom, right) if count_include_pad else (0, 0)
     before = (top, left) if count_include_pad else (0, 0)
 
-    def count(i, axis):  # type: ignore[no-untyped-def]
+    def count(i: Expr, axis: int) -> Expr:
         """Pixels that a window divides by along one axis."""
         first = i * stride[axis] - padding[axis]
         last = first + (pool_size[axis] - 1) * dilation[axis]

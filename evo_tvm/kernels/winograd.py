@@ -61,7 +61,8 @@ def transform_weights(weight: np.ndarray, transform: Transform, ob: int) -> np.n
     g = np.array(transform.g)
     oc, ic = weight.shape[:2]
     u = np.einsum("ak,oikl,bl->aboi", g, weight.astype(np.float64), g, optimize=True)
-    return u.reshape(len(g) ** 2, oc // ob, ob, ic).transpose(0, 1, 3, 2).astype(weight.dtype)
+    packed: np.ndarray = u.reshape(len(g) ** 2, oc // ob, ob, ic).transpose(0, 1, 3, 2).astype(weight.dtype)
+    return packed
 
 
 def winograd_conv2d(data: te.Tensor, weight: te.Tensor, out_size: tuple[int, int], transform: Transform) -> te.Tensor:

@@ -8,11 +8,11 @@ but the executor, so that no kernel copies its input in order to pad it. Blockin
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from evo_tvm.graph import Graph, Group, Layout, Op, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
-from evo_tvm.plan.fuse_epilogues import safe_on_idle_lanes
 
 #: A convolution over at most this many channels reads them unblocked: blocks would be mostly idle lanes.
 FEW_CHANNELS = 4
@@ -32,6 +32,21 @@ def assign_layouts(graph: Graph, block: int) -> Graph:
     return _Assigner(graph, block).run()
 
 
+def copy_bordered_views(groups: Iterable[Group], values: Mapping[str, Value]) -> list[Group]:
+    """Views of what has got a border become copies: its bytes are no longer those of the plain tensor."""
+    return [
+        replace(g, ops=(Op("transform", (0,)),))
+        if g.anchor.kind == "view" and any(values[g.inputs[0]].layout.halo)
+        else g
+        for g in groups
+    ]
+
+
+def _read_behind_anchor(group: Group, index: int) -> bool:
+    """Whether the epilogue reads input `index` too, and so wants it in the layout of the result."""
+    return any(index in op.args for op in group.ops[1:])
+
+
 class _Assigner:
     def __init__(self, graph: Graph, block: int) -> None:
         self.graph, self.block = graph, block
@@ -44,14 +59,8 @@ class _Assigner:
         for group in self.graph.groups:
             self._add(group)
         outputs = tuple(self._in_layout(name, 1) for name in self.graph.outputs)
-        # A border that a later convolution asked for: its bytes are no longer those of the plain tensor.
-        self.groups = [
-            replace(g, ops=(Op("transform", (0,)),))
-            if g.anchor.kind == "view" and any(self.values[g.inputs[0]].layout.halo)
-            else g
-            for g in self.groups
-        ]
-        return replace(self.graph, outputs=outputs).with_groups(self.groups, **self.values)
+        groups = copy_bordered_views(self.groups, self.values)
+        return replace(self.graph, outputs=outputs).with_groups(groups, **self.values)
 
     def _add(self, group: Group) -> None:
         wanted, result = self._wanted(group)
@@ -80,13 +89,13 @@ class _Assigner:
         anchor = group.anchor.args[0]
         if kind == "conv2d":
             few = values[anchor].shape[1] <= FEW_CHANNELS and values[anchor].layout.block == 1
-            wanted[anchor] = 1 if few else self.block
+            wanted[anchor] = 1 if few and not _read_behind_anchor(group, anchor) else self.block
         elif kind == "depthwise_conv2d":
             wanted[anchor] = self.block
         elif kind in ("max_pool2d", "avg_pool2d"):
             wanted[anchor] = result
         elif kind == "global_avg_pool2d":
-            wanted[anchor] = values[anchor].layout.block
+            wanted[anchor] = 1 if _read_behind_anchor(group, anchor) else values[anchor].layout.block
         elif kind == "concat":
             wanted = [result for _ in values]
         return wanted, result
@@ -103,8 +112,7 @@ class _Assigner:
             whole = all(v.shape[1] % self.block == 0 for v in values)
             return self.block if whole and any(v.layout.block > 1 for v in values) else 1
         blocked = any(v.layout.block > 1 and v.shape == shape for v in values)
-        full = shape[1] % self.block == 0 or safe_on_idle_lanes(group)
-        return self.block if blocked and full else 1
+        return self.block if blocked else 1
 
     def _operand_block(self, value: Value, shape: tuple[int, ...], result: int) -> int | None:
         """The block in which an elementwise stage of `shape` and block `result` reads this operand."""

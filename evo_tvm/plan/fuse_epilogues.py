@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from evo_tvm.graph import Graph, Group, Op
-from evo_tvm.kernels.elementwise import EXPRESSIONS, SAFE_ON_IDLE_LANES
+from evo_tvm.kernels.elementwise import EXPRESSIONS
 
 #: Anchors whose kernels end in an elementwise stage.
 FUSABLE = frozenset({"conv2d", "depthwise_conv2d", "dense", "max_pool2d", "avg_pool2d", "global_avg_pool2d"})
@@ -37,7 +38,8 @@ def _fuse_once(graph: Graph) -> Graph:
             at = place.get(name)
             feeder = groups[at] if at is not None else None
             if (
-                feeder is not None
+                at is not None
+                and feeder is not None
                 and _ends_elementwise(feeder)
                 and len({id(c) for c in consumers[name]}) == 1
                 and name not in graph.outputs
@@ -82,10 +84,5 @@ def _join(first: Group, second: Group, link: str) -> Group:
     return Group(first.name, tuple(inputs), second.outputs, tuple(ops))
 
 
-def _renumber(op: Op, place) -> Op:  # type: ignore[no-untyped-def]
+def _renumber(op: Op, place: Callable[[int], int]) -> Op:
     return Op(op.kind, tuple(place(a) for a in op.args), op.attrs)
-
-
-def safe_on_idle_lanes(group: Group) -> bool:
-    """Whether every elementwise operator of the group keeps channels that only pad a block finite."""
-    return all(op.kind in SAFE_ON_IDLE_LANES for op in group.ops if op.kind in EXPRESSIONS)

@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from evo_tvm.graph import Graph, Group, Layout, Op, Part, Value
-from evo_tvm.plan.assign_layouts import PLACEABLE
+from evo_tvm.plan.assign_layouts import PLACEABLE, copy_bordered_views
 
 
 def place_concats(graph: Graph) -> Graph:
     """Fills `Graph.parts`; concatenations of plain tensors stay kernels ("concat" becomes "join" where it is none)."""
     values, parts = dict(graph.values), dict(graph.parts)
     producers = graph.producers()
+    viewed = {g.inputs[0] for g in graph.groups if g.anchor.kind == "view"}  # a view begins where its storage does
     groups: list[Group] = []
     for group in graph.groups:
         whole = values[group.output] if group.anchor.kind == "concat" else None
@@ -26,7 +27,7 @@ def place_concats(graph: Graph) -> Graph:
         inputs, channel = [], 0
         for name in group.inputs:
             producer = producers.get(name)
-            if producer is None or producer.anchor.kind not in PLACEABLE or name in parts:
+            if producer is None or producer.anchor.kind not in PLACEABLE or name in parts or name in viewed:
                 copy = f"{name}@{whole.name}.{channel}"
                 values[copy] = replace(values[name], name=copy, layout=Layout(whole.layout.block))
                 groups.append(Group(copy, (name,), (copy,), (Op("transform", (0,)),)))
@@ -36,7 +37,7 @@ def place_concats(graph: Graph) -> Graph:
             inputs.append(name)
         groups.append(replace(group, inputs=tuple(inputs), ops=(replace(group.anchor, kind="join"),)))
     _share_halos(values, parts)
-    return replace(graph, parts=parts).with_groups(groups, **values)
+    return replace(graph, parts=parts).with_groups(copy_bordered_views(groups, values), **values)
 
 
 def _share_halos(values: dict[str, Value], parts: dict[str, Part]) -> None:

@@ -44,8 +44,7 @@ class _Reader:
         self.lanes = lanes
         self.values: dict[str, Value] = {}
         self.groups: list[Group] = []
-        self._constants: dict[int, str] = {}
-        self._legalized: dict[str, tvm.IRModule] = {}
+        self._constants: dict[int, tuple[str, GenericConst]] = {}
 
     def new_value(self, hint: str, ty: Any, data: np.ndarray | None = None) -> str:
         """Adds a value of the Relax tensor type `ty` (or of `data`), under a name like `hint`; returns the name."""
@@ -79,10 +78,10 @@ class _Reader:
         raise CompileError(f"cannot read a Relax {type(expr).__name__} as an operand")
 
     def _constant(self, expr: GenericConst) -> str:
-        key = expr.value.__chandle__()  # the module keeps the tensor alive while it is read
+        key = expr.value.__chandle__()  # an address: the tensor is kept, so that no other comes to lie there
         if key not in self._constants:
-            self._constants[key] = self.new_value("const", None, expr.value.numpy())
-        return self._constants[key]
+            self._constants[key] = self.new_value("const", None, expr.value.numpy()), expr
+        return self._constants[key][0]
 
     def _bind(
         self, module: tvm.IRModule, var: relax.Var, value: relax.Expr, env: Mapping[relax.Var, list[str]]
@@ -141,10 +140,8 @@ class _Reader:
             )
         before = len(self.groups)
         outputs = self.read(module, main, [self._operand(a, env) for a in tensors])
-        renamed = {
-            g.outputs[0]: f"{var.name}" for g in self.groups[before:]
-        }  # the layer that a profile names is the model's
-        self.groups[before:] = [replace(g, name=renamed[g.outputs[0]]) for g in self.groups[before:]]
+        # The layer that a profile names is the model's.
+        self.groups[before:] = [replace(g, name=var.name) for g in self.groups[before:]]
         return outputs
 
     def _claim(

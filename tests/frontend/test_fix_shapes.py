@@ -87,6 +87,16 @@ def test_one_name_with_two_sizes() -> None:
         fixed(TWO_INPUTS, {"image": (2, 3, 8, 8), "scores": (3, 10)})
 
 
+def test_an_input_of_unknown_rank() -> None:
+    model = parse("(float[2] x) => (float[2] y) { y = Relu(x) }")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(ModelError, match="input with free dimensions: 'x' is of unknown rank"):
+        fix_shapes(read_model(model), {})
+    graph = read_model(model)
+    fix_shapes(graph, {"x": (2,)})
+    assert graph.graph.inputs[0].shape == (2,)
+
+
 def test_a_size_of_nothing() -> None:
     with pytest.raises(UsageError, match="sizes must be at least 1"):
         fixed(TWO_INPUTS, {"image": (0, 3, 8, 8)})

@@ -110,6 +110,36 @@ def test_shapes_that_depend_on_values() -> None:
         import_onnx(model)
 
 
+@pytest.mark.parametrize("kind", ["float8e5m2", "int4"])
+def test_element_types_that_only_store_numbers(kind: str) -> None:
+    model = parse(f"({kind}[3] x) => (float[3] y) {{ y = Cast<to = 1>(x) }}")
+    with pytest.raises(
+        ModelError, match=rf"element type without kernels: 'x' \({kind}\)\nExport the model with float32"
+    ):
+        import_onnx(model)
+
+
+def test_weights_of_four_bits_are_unpacked() -> None:
+    model = parse("(float[4] x) => (float[4] y) { w = DequantizeLinear(q, s) y = Mul(x, w) }")
+    model.graph.initializer.append(onnx.helper.make_tensor("q", onnx.TensorProto.INT4, [4], [-8, -1, 0, 7]))
+    model.graph.initializer.append(constant("s", 0.5, "float32"))
+    imported = import_onnx(model)
+    np.testing.assert_array_equal(run(imported, {"x": np.full(4, 2, np.float32)})[0], [-8, -1, 0, 7])
+
+
+@pytest.mark.parametrize("operator", ["Gather", "GatherElements", "GatherND"])
+def test_indices_may_be_negative(operator: str) -> None:
+    model = parse(
+        f"(float[3,4] x, int64[2,{2 if operator == 'GatherND' else 4}] i) => (float[a,b] y) {{ y = {operator}(x, i) }}"
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    inputs = {"x": np.arange(12, dtype=np.float32).reshape(3, 4), "i": np.array([[-1, 1, 0, -2], [1, -3, 2, 0]])}
+    inputs["i"] = inputs["i"][:, :2] if operator == "GatherND" else inputs["i"]
+    imported = import_onnx(model)
+    assert "relax.shape_of" not in [name for _, name in bindings(imported)]
+    np.testing.assert_array_equal(run(imported, inputs)[0], evaluate(model, inputs)[0])
+
+
 @pytest.mark.parametrize(
     "path", [Path("nowhere") / "model.onnx", "nowhere/model.onnx", os.fspath("nowhere/model.onnx")]
 )

@@ -39,6 +39,25 @@ CASES = {
     "dft": ("(float[2,5,3,1] x) => (float[2,5,3,2] y) { y = DFT<axis = 1>(x) }", 17, None),
     "inverse dft": ("(float[2,6,2] x) => (float[2,6,2] y) { y = DFT<axis = 1, inverse = 1>(x) }", 17, None),
     "one-sided dft": ("(float[2,6,1] x) => (float[2,4,2] y) { y = DFT<axis = 1, onesided = 1>(x) }", 17, None),
+    "batch normalization in training": (
+        """(float[2,3,4] x, float[3] s, float[3] b, float[3] m, float[3] v)
+            => (float[2,3,4] y, float[3] n, float[3] w) {
+        p = Abs(v) y, n, w = BatchNormalization<training_mode = 1>(x, s, b, m, p) }""",
+        15,
+        None,
+    ),
+    "layer normalization with its mean": (
+        """(float[2,3,4] x, float[4] s, float[4] b) => (float[2,3,4] y, float[2,3,1] m, float[2,3,1] d) {
+        y, m, d = LayerNormalization(x, s, b) }""",
+        17,
+        None,
+    ),
+    "pow of integers": (
+        "(int32[5] x) => (int32[5] y) { e = Constant<value = int32 {3}>() y = Pow(x, e) }",
+        15,
+        ["Cast", "Pow"],
+    ),
+    "dropout": ("(float[3] x) => (float[3] y, bool[3] m) { y, m = Dropout(x) }", 21, None),
     "reverse sequence": (
         """(float[4,3,2] x) => (float[4,3,2] y) {
         n = Constant<value_ints = [4, 1, 3]>() y = ReverseSequence<time_axis = 0, batch_axis = 1>(x, n) }""",
