@@ -55,31 +55,34 @@ def _choice(algorithm: str, config: object, sch: Schedule) -> Choice:
     return Choice(algorithm, ",".join(f"{k}={v}" for k, v in fields), sch)
 
 
-def register_tile(blocks: int, height: int, width: int, registers: int) -> tuple[int, int, int]:
+def register_tile(blocks: int, height: int, width: int, registers: int, whole: bool = False) -> tuple[int, int, int]:
     """(channel blocks, rows, columns) of the register tile that takes the fewest cycles, edges included.
 
-    A tile of `o` channel blocks by `p` pixels needs o*p accumulators, o weights and one broadcast pixel. A step of its
-    reduction is o*p multiply-adds and o + p loads, at two of each a cycle, and at least the latency of one
-    multiply-add (four cycles).
+    A tile of `o` channel blocks by `p` pixels needs o*p accumulators, o weights and one broadcast pixel. `whole`: only
+    tiles whose channel blocks divide `blocks`.
     """
+    shapes = [
+        (o, i, j)
+        for o, i, j in itertools.product((2, 4, 1), (2, 1, 3, 4, 5, 6, 7, 8), range(1, registers))
+        if o <= blocks and i <= height and j <= width and o * i * j + o + 2 <= registers + (o == 2)
+        if not (whole and blocks % o)
+    ]
+    return min(shapes, key=lambda shape: round(_image_cycles(blocks, height, width, *shape), 3))
 
-    def cycles(o: int, pixels: int) -> float:
-        return max(o * pixels / 2, (o + pixels) / 2, 4.0) + 0.3 if pixels else 0.0
 
-    best, best_cost = (1, 1, 1), math.inf
-    for o, i, j in itertools.product((2, 4, 1), (2, 1, 3, 4, 5, 6, 7, 8), range(1, registers)):
-        if blocks % o or i > height or j > width or o * i * j + o + 2 > registers + (o == 2):
-            continue
-        (rows, last_row), (columns, last_column) = divmod(height, i), divmod(width, j)
-        image = (
-            rows * columns * cycles(o, i * j)
-            + rows * cycles(o, i * last_column)
-            + columns * cycles(o, last_row * j)
-            + cycles(o, last_row * last_column)
-        )
-        if blocks / o * image < best_cost * 0.999:
-            best, best_cost = (o, i, j), blocks / o * image
-    return best
+def _image_cycles(blocks: int, height: int, width: int, o: int, i: int, j: int) -> float:
+    """Cycles of one step of the reduction over all tiles of an image, those at the edges included."""
+    total = 0.0
+    for channel_blocks, times_o in ((o, blocks // o), (blocks % o, 1)):
+        for rows, times_i in ((i, height // i), (height % i, 1)):
+            for columns, times_j in ((j, width // j), (width % j, 1)):
+                total += times_o * times_i * times_j * _tile_cycles(channel_blocks, rows * columns)
+    return total
+
+
+def _tile_cycles(o: int, pixels: int) -> float:
+    """o*p multiply-adds and o + p loads, two of each a cycle, and at least one multiply-add's latency (4 cycles)."""
+    return max(o * pixels / 2, (o + pixels) / 2, 4.0) + 0.3 if o * pixels else 0.0
 
 
 def spatial_pack_config(lowered: LoweredGroup, target: Target) -> spatial_pack.Config:
@@ -87,7 +90,7 @@ def spatial_pack_config(lowered: LoweredGroup, target: Target) -> spatial_pack.C
     _, blocks, height, width, _ = lowered.parameters[-1].view.shape  # type: ignore[union-attr]
     data, weight = (lowered.inputs[a] for a in lowered.group.anchor.args)
     groups = lowered.group.anchor.attrs["groups"]
-    tile = register_tile(blocks // groups, height, width, target.vector_registers)
+    tile = register_tile(blocks // groups, height, width, target.vector_registers, whole=groups > 1)
     return spatial_pack.Config(*tile, rows_outer=data.size > weight.size and height % tile[1] == 0)
 
 

@@ -38,12 +38,12 @@ def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
         sch.set_scope(stage, 0, "local")
     amount = work(sch, producers[0] if producers else conv)
     n, o, i, j, v = sch.get_loops(out)
-    oo, oi = sch.split(o, [None, config.oc_tile])
+    oo, oi = split_peeled(sch, o, config.oc_tile)
     (io, ii), (jo, ji) = split_peeled(sch, i, config.oh_tile), split_peeled(sch, j, config.ow_tile)
     outer = [n, io, oo] if config.rows_outer else [n, oo, io]
-    sch.reorder(*outer, jo, oi, ii, ji, v)
-    if is_peeled(sch, io):
-        outer.remove(io)
+    peeled = [loop for loop in outer if is_peeled(sch, loop)]
+    outer = [loop for loop in outer if not is_peeled(sch, loop)]
+    sch.reorder(*outer, *peeled, jo, oi, ii, ji, v)
     parallel(sch, outer, amount)
     sch.compute_at(conv, jo, preserve_unit_loops=True)
     _keep_in_registers(sch, out)

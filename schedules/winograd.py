@@ -35,7 +35,7 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
     n, o, h, w, v = sch.get_loops(out)
     group, y, i = sch.split(h, [None, config.group_rows, m])
     x, j = sch.split(w, [None, m])
-    oo, oi = sch.split(o, [None, config.oc_tile])
+    oo, oi = split_peeled(sch, o, config.oc_tile)
     sch.reorder(n, group, oo, oi, y, x, i, j, v)
     outer = parallel(sch, [n, group], amount)
     for loop in (i, j):

@@ -54,23 +54,23 @@ def import_onnx(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | 
     graph = read_model(model)
     drop_initializers_from_inputs(graph)
     fix_shapes(graph, input_shapes or {})
+    outputs = [str(value.name) for value in graph.graph.outputs]  # two that are one value lose a name when cleaned
     clean_model(graph)
     reasons = rewrite_operators(graph)
     check_operators(graph, None if isinstance(model, onnx.ModelProto) else model, reasons)
     check_types(graph)
-    return _to_relax(graph)
+    return _to_relax(graph, outputs)
 
 
-def _to_relax(model: ir.Model) -> Imported:
-    """Import the cleaned `model`; its weights stay out of the message that the importer reads."""
+def _to_relax(model: ir.Model, outputs: Sequence[str]) -> Imported:
+    """Import the cleaned `model`, its outputs under these names; its weights stay out of what the importer reads."""
     from evo_tvm.frontend.import_graph import import_graph
 
     inputs = tuple(_spec(value) for value in model.graph.inputs)
-    names = [str(value.name) for value in model.graph.outputs]
     weights = _take_weights(model)
     proto = ir.serde.serialize_graph(model.graph)
     module = import_graph(proto, model.opset_imports.get("", 1), weights, {spec.name: spec.shape for spec in inputs})
-    return Imported(module, inputs, _output_specs(module, names))
+    return Imported(module, inputs, _output_specs(module, outputs))
 
 
 def _take_weights(model: ir.Model) -> dict[str, np.ndarray]:

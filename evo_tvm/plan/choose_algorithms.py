@@ -63,9 +63,7 @@ def winograd_pays(data: Value, weight: Value, out: Value, target: Target) -> boo
     return product + transforms < _WORTH * direct
 
 
-def winograd_rows(
-    ic: int, oc: int, out_shape: tuple[int, ...], target: Target, num_threads: int
-) -> tuple[int, float]:
+def winograd_rows(ic: int, oc: int, out_shape: tuple[int, ...], target: Target, num_threads: int) -> tuple[int, float]:
     """(rows of tiles to transform together, cycles that reading weights and transformed tiles then takes).
 
     The weights are read once a group of rows, and the group's tiles once for every two blocks of output channels: more

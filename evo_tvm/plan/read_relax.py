@@ -117,7 +117,7 @@ class _Reader:
     def _legalize(self, kind: str, var: relax.Var, call: relax.Call, env: Mapping[relax.Var, list[str]]) -> list[str]:
         """Has TVM write the operator as TIR functions, in a module of its own, and reads those."""
         args = list(call.args)
-        places = [i for i, a in enumerate(args) if isinstance(a.ty, relax.TensorType | relax.TupleType)]
+        places = [i for i, a in enumerate(args) if _holds_tensors(a.ty)]
         tensors = [args[i] for i in places]
         params = [relax.Var(f"p{i}", args[i].ty) for i in places]
         for i, param in zip(places, params, strict=True):
@@ -152,7 +152,7 @@ class _Reader:
             return "view", (self._operand(call.args[0], env)[0],), {}
         if not isinstance(call.ty, relax.TensorType) or str(call.ty.dtype) != "float32":
             return None
-        operands = [a for a in call.args if isinstance(a.ty, relax.TensorType | relax.TupleType)]
+        operands = [a for a in call.args if _holds_tensors(a.ty)]
         names = tuple(n for a in operands for n in self._operand(a, env))
         values = [self.values[n] for n in names]
         if any(v.dtype != "float32" for v in values):
@@ -218,6 +218,11 @@ class _Reader:
         if any(v.data is not None for v in values):
             return None
         return ("concat", {"axis": 1}) if rank == 4 and axis % rank == 1 else None
+
+
+def _holds_tensors(ty: Any) -> bool:
+    """Whether this is the type of a tensor or of several; a slice's bounds are a tuple of numbers."""
+    return isinstance(ty, relax.TensorType) or (isinstance(ty, relax.TupleType) and all(map(_holds_tensors, ty.fields)))
 
 
 def _elementwise_attrs(kind: str, call: relax.Call) -> dict[str, Any]:

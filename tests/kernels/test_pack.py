@@ -46,7 +46,7 @@ def test_dense() -> None:
 def test_blocked(shape: tuple[int, ...]) -> None:
     data = numbered(*shape)
     full = data.reshape((1,) * (4 - data.ndim) + shape)
-    n, c, h, w = full.shape
+    n, _, h, w = full.shape
     got = packed("blocked", (n, 2, h, w, 8), data)
     for b, ch, i, j in np.ndindex(full.shape):
         assert got[b, ch // 8, i, j, ch % 8] == full[b, ch, i, j]
