@@ -428,6 +428,12 @@ def integers_and_truths(b: Builder) -> Outputs:
 
 
 @network
+def large_integers(b: Builder) -> Outputs:
+    i, large = b.input(3, 7, dtype="int64"), b.constant(2**40 + 3, "int64")
+    return [b.node("Mul", i, large), b.node("Less", b.node("Add", i, large), b.constant(2**40 + 5, "int64"))]
+
+
+@network
 def gathers(b: Builder) -> Outputs:
     x = b.input(5, 7, 3)
     places = b.input(2, 4, dtype="int64")

@@ -62,7 +62,7 @@ def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
 
 
 def exp(x: Expr) -> Expr:
-    """e^x: 2^n e^r with |r| <= ln(2)/2. Below -87.3 the result is 0, above 88.72 infinity."""
+    """e^x: 2^n e^r with |r| <= ln(2)/2. Below -86.98 the result is 0, above 88.72 infinity."""
     low, high = _f(-87.3, x), _f(88.7228, x)
     at = tirx.min(tirx.max(x, low), high)
     n = tirx.floor(at * _f(math.log2(math.e), x) + _f(0.5, x))

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from evo_tvm.errors import CompileError
+from evo_tvm.graph import Graph
+from evo_tvm.plan.read_relax import read_relax
+from tests.passes._check import Body, module, weights
+from tests.plan.graphs import kinds
+
+
+def read(body: Body, *inputs: object) -> Graph:
+    return read_relax(module(body, *inputs), 8)  # type: ignore[arg-type]
+
+
+def conv(channels: int, groups: int = 1) -> Body:
+    weight = weights(channels, 16 // groups, 3, 3)
+    return lambda emit, x: emit(relax.op.nn.conv2d(x, weight, padding=(0, 1, 2, 3), groups=groups))
+
+
+def test_a_convolution_keeps_its_attributes() -> None:
+    g = read(conv(8), (1, 16, 5, 5))
+    assert kinds(g) == ["conv2d"]
+    assert g.groups[0].anchor.attrs["padding"] == (0, 1, 2, 3) and g.groups[0].anchor.attrs["groups"] == 1
+    assert g.values[g.groups[0].inputs[1]].data is not None
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "kind"), [(16, 16, "depthwise_conv2d"), (16, 2, "conv2d"), (16, 4, "tir"), (32, 16, "tir")]
+)
+def test_groups_that_fit_blocks(channels: int, groups: int, kind: str) -> None:
+    assert kinds(read(conv(channels, groups), (1, 16, 5, 5)))[-1] == kind
+
+
+def test_weights_of_the_run_are_not_packed() -> None:
+    assert kinds(read(lambda emit, x, w: emit(relax.op.nn.conv2d(x, w)), (1, 16, 5, 5), (8, 16, 1, 1)))[-1] == "tir"
+    assert kinds(read(lambda emit, x, w: emit(relax.op.matmul(x, w)), (4, 8), (8, 3))) == ["tir"]
+    assert kinds(read(lambda emit, x: emit(relax.op.matmul(x, weights(8, 3))), (4, 8))) == ["dense"]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float16", "float64"])
+def test_other_dtypes_go_through_tir(dtype: str) -> None:
+    g = read(lambda emit, x: emit(relax.op.add(x, x)), ((3,), dtype))
+    assert kinds(g) == ["tir"] and g.values[g.outputs[0]].dtype == dtype
+
+
+def test_views_of_any_dtype_and_of_constants() -> None:
+    g = read(lambda emit, x: emit(relax.op.reshape(x, (6,))), ((2, 3), "int64"))
+    assert kinds(g) == ["view"]
+    c = weights(6)
+    g = read(lambda emit, x: emit(relax.op.add(x, emit(relax.op.reshape(c, (2, 3))))), (2, 3))
+    assert kinds(g) == ["add"]
+    np.testing.assert_array_equal(g.values[g.groups[0].inputs[1]].data, c.value.numpy().reshape(2, 3))
+
+
+def test_one_constant_is_one_value() -> None:
+    c = weights(3)
+    g = read(lambda emit, x: emit(relax.op.multiply(emit(relax.op.add(x, c)), c)), (3,))
+    assert g.groups[0].inputs[1] == g.groups[1].inputs[1]
+
+
+def test_concat_of_channels_only() -> None:
+    for axis, kind in ((1, "concat"), (-3, "concat"), (2, "tir")):
+        g = read(lambda emit, x, a=axis: emit(relax.op.concat([x, x], axis=a)), (1, 4, 3, 3))
+        assert kinds(g) == [kind]
+
+
+def test_a_slice_has_bounds_that_are_no_tensors() -> None:
+    g = read(lambda emit, x: emit(relax.op.strided_slice(x, [0], [1], [5], [2])), (6, 3))
+    assert kinds(g) == ["tir"] and g.values[g.outputs[0]].shape == (2, 3)
+
+
+def test_several_results_and_tuples() -> None:
+    g = read(lambda emit, x: emit(relax.op.split(x, 2, axis=0)), (4, 3))
+    assert kinds(g) == ["tir"] and [g.values[n].shape for n in g.outputs] == [(2, 3), (2, 3)]
+
+
+def test_an_operator_without_tir_is_named() -> None:
+    with pytest.raises(CompileError, match="cumsum"):
+        read(lambda emit, x: emit(relax.op.cumsum(x, axis=0)), (4, 3))
