@@ -58,7 +58,7 @@ class Builder:
         return self.node("Conv", x, weight, bias, pads=[pad] * 4, **attrs)
 
     def model(self) -> onnx.ModelProto:
-        """The checked model. Every output gets an Identity only if its name is an input, a constant or taken."""
+        """The model; its outputs y0, y1, ... are Identities of `outputs`, which may be inputs or stand there twice."""
         element = {np.dtype(t): helper.np_dtype_to_tensor_dtype(np.dtype(t)) for t in ("float32", "int64", "bool")}
         element[np.dtype("float16")] = TensorProto.FLOAT16
         element[np.dtype("int32")] = TensorProto.INT32

@@ -144,12 +144,10 @@ def convolutions(draw: st.DrawFn) -> Conv2d:
 
 
 @hypothesis.settings(max_examples=15, deadline=None, derandomize=True, database=None)
-@hypothesis.given(st.tuples(convolutions(), convolutions()))
-def test_any_convolutions_agree_with_onnx_runtime(pair: tuple[Conv2d, Conv2d]) -> None:
+@hypothesis.given(convolutions())
+def test_any_convolution_agrees_with_onnx_runtime(workload: Conv2d) -> None:
     b = Builder()
-    for workload in pair:
-        workload.build(b)
+    workload.build(b)
     wanted = reference(b)
-    for results in compiled(b, "host", False):
-        for got, want in zip(results, wanted, strict=True):
-            check([got], [want], tolerance(pair[0]))
+    for got in compiled(b, "host", False):
+        check(got, wanted, tolerance(workload))
