@@ -58,6 +58,13 @@ CASES = {
         ["Cast", "Pow"],
     ),
     "dropout": ("(float[3] x) => (float[3] y, bool[3] m) { y, m = Dropout(x) }", 21, None),
+    "transposed convolution to a given shape": (
+        """(float[1,1,3,3] x, float[1,2,3,3] w) => (float[1,2,10,8] y) {
+        y = ConvTranspose<output_shape = [10, 8], strides = [3, 2]>(x, w) }""",
+        21,
+        ["ConvTranspose"],
+    ),
+    "one sign of infinity": ("(float[4] x) => (bool[4] y) { y = IsInf<detect_negative = 0>(x) }", 20, ["Equal"]),
     "reverse sequence": (
         """(float[4,3,2] x) => (float[4,3,2] y) {
         n = Constant<value_ints = [4, 1, 3]>() y = ReverseSequence<time_axis = 0, batch_axis = 1>(x, n) }""",

@@ -36,8 +36,9 @@ def _dft(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
     if length is None and operand(node, 1) is not None:
         raise CannotRewrite("its length is not known")
     size = static_shape(x)[axis]
-    count = size if length is None else int(length.reshape(-1)[0])
     inverse, onesided = bool(attribute(node, "inverse", 0)), bool(attribute(node, "onesided", 0))
+    whole = 2 * (size - 1) if inverse and onesided else size
+    count = whole if length is None else int(length.reshape(-1)[0])
     order = [at for at in range(rank - 1) if at != axis]
     moved = op.op("Transpose", x, perm=[rank - 1, *order, axis])
     used = min(size, count)
@@ -48,8 +49,11 @@ def _dft(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
         parts = _mirrored(op, parts, rank - 2, used, count)
         used = count
     kept = count // 2 + 1 if onesided and not inverse else count
-    real, imaginary = _transform(op, parts, used, count, kept, inverse, known_dtype(x))
-    outputs = [real] if onesided and inverse else [real, imaginary]
+    # Sums that cancel to nearly 0 are what a transform is about: float64 keeps them as small as an FFT would.
+    parts = [op.cast(part, ir.DataType.DOUBLE) for part in parts]
+    real, imaginary = _transform(op, parts, used, count, kept, inverse, ir.DataType.DOUBLE)
+    outputs = [op.op("Cast", part, to=int(known_dtype(x))) for part in (real, imaginary)]
+    outputs = outputs[:1] if onesided and inverse else outputs
     stacked = op.op("Concat", *(op.shape_op("Unsqueeze", part, [0]) for part in outputs), axis=0)
     back = [0] * rank
     for at, place in enumerate([rank - 1, *order, axis]):

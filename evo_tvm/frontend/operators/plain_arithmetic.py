@@ -129,10 +129,22 @@ def _dropout(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
     return [op.op("Identity", x), op.const(np.ones(static_shape(x), np.bool_))]
 
 
+def _is_infinite(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    """IsInf of one sign, which TVM takes for both."""
+    positive, negative = attribute(node, "detect_positive", 1), attribute(node, "detect_negative", 1)
+    if positive and negative:
+        raise CannotRewrite("it detects both signs")
+    x = required(node, 0)
+    if not positive and not negative:
+        return [op.const(np.zeros(static_shape(x), np.bool_))]
+    return [op.op("Equal", x, op.const(np.inf if positive else -np.inf, known_dtype(x)))]
+
+
 REWRITES: dict[tuple[str, str], Rewrite] = {
     ("", "BatchNormalization"): _batch_normalization,
     ("", "Det"): _determinant,
     ("", "Dropout"): _dropout,
+    ("", "IsInf"): _is_infinite,
     ("", "LayerNormalization"): _layer_normalization,
     ("", "LpNormalization"): _lp_normalization,
     ("", "Max"): _chain("Max"),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from evo_tvm.errors import ModelError
 from evo_tvm.frontend.operators.builder import (
     Builder,
     CannotRewrite,
@@ -91,9 +92,29 @@ def _vector_of_axes(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
     return [op.op(node.op_type, required(node, 0), op.const(axes.reshape(1)), **attributes)]
 
 
+def _space_to_depth(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    """SpaceToDepth in the order column, row, depth; TVM knows the other order alone."""
+    if attribute(node, "mode", "DCR") != "CRD":
+        raise CannotRewrite("TVM has this order")
+    x, block = required(node, 0), attribute(node, "blocksize")
+    batch, channels, height, width = static_shape(x)
+    parts = op.shape_op("Reshape", x, [batch, channels, height // block, block, width // block, block])
+    moved = op.op("Transpose", parts, perm=[0, 1, 3, 5, 2, 4])
+    return [op.shape_op("Reshape", moved, [batch, channels * block * block, height // block, width // block])]
+
+
+def _roi_align(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    """Refuse the one mode in which TVM's numbers differ from ONNX's."""
+    if attribute(node, "mode", "avg") == "max":
+        raise ModelError("RoiAlign with mode 'max' cannot be compiled", where=f"node '{node.name}'")
+    raise CannotRewrite("TVM imports it")
+
+
 REWRITES: dict[tuple[str, str], Rewrite] = {
     ("", "Col2Im"): _column_to_image,
     ("", "ReverseSequence"): _reverse_sequence,
+    ("", "RoiAlign"): _roi_align,
+    ("", "SpaceToDepth"): _space_to_depth,
     ("", "Squeeze"): _vector_of_axes,
     ("", "TensorScatter"): _tensor_scatter,
     ("", "Unsqueeze"): _vector_of_axes,
