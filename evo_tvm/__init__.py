@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evo_tvm.artifact import Artifact
+    from evo_tvm.compile_model import compile
     from evo_tvm.errors import (
         ArtifactError,
         CompileError,
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
         UnsupportedOperatorError,
         UsageError,
     )
-    from evo_tvm.pipeline import compile
     from evo_tvm.runtime import Module, load
     from evo_tvm.spec import TensorSpec
     from evo_tvm.target import Target
+    from evo_tvm.tune_model import tune
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "UsageError",
     "compile",
     "load",
+    "tune",
 ]
 
 # Where each public name lives. They are imported at first use: to run a model must not import what compiles one.
@@ -49,7 +51,7 @@ _HOMES = {
     "Module": "evo_tvm.runtime",
     "Target": "evo_tvm.target",
     "TensorSpec": "evo_tvm.spec",
-    "compile": "evo_tvm.pipeline",
+    "compile": "evo_tvm.compile_model",
     "load": "evo_tvm.runtime",
 }
 
@@ -57,6 +59,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "tune":  # a room that is a function too
+        return importlib.import_module("evo_tvm.tune")
     value = getattr(importlib.import_module(_HOMES.get(name, "evo_tvm.errors")), name)
     globals()[name] = value
     return value

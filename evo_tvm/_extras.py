@@ -10,7 +10,8 @@ from evo_tvm.errors import MissingExtraError
 #: What each extra brings, by the names under which it is imported.
 EXTRAS = {
     "compiler": {"ml_dtypes", "onnx", "onnx_ir", "onnxscript", "onnxslim", "tvm", "xgboost"},
-    "compare": {"onnxruntime"},
+    "compare": {"MNN", "ncnn", "onnxruntime", "openvino"},
+    "report": {"matplotlib"},
 }
 
 

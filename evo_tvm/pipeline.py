@@ -24,10 +24,21 @@ from evo_tvm.passes.fold_constants import fold_constants
 from evo_tvm.passes.fold_input_scale import fold_input_scale
 from evo_tvm.passes.fold_pad import fold_pad
 from evo_tvm.passes.fold_scale import fold_scale
+from evo_tvm.passes.merge_convolutions import merge_convolutions
+from evo_tvm.passes.merge_transposes import merge_transposes
+from evo_tvm.passes.move_activations import move_activations
+from evo_tvm.passes.move_reshapes import move_reshapes
+from evo_tvm.passes.move_slices import move_slices
+from evo_tvm.passes.move_transposes import move_transposes
 from evo_tvm.passes.rebuild_activations import rebuild_activations
+from evo_tvm.passes.rebuild_channel_shuffle import rebuild_channel_shuffle
+from evo_tvm.passes.rebuild_gelu import rebuild_gelu
+from evo_tvm.passes.rebuild_layer_norm import rebuild_layer_norm
+from evo_tvm.passes.rebuild_softmax import rebuild_softmax
 from evo_tvm.passes.recover_operators import recover_operators
 from evo_tvm.passes.remove_no_ops import remove_no_ops
 from evo_tvm.passes.replace_mean_with_global_pool import replace_mean_with_global_pool
+from evo_tvm.passes.simplify_powers import simplify_powers
 from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.plan.choose_algorithms import choose_algorithms
 from evo_tvm.plan.fuse_epilogues import fuse_epilogues
@@ -35,6 +46,7 @@ from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.read_relax import read_relax
 from evo_tvm.runtime.manifest import Manifest, TargetInfo
 from evo_tvm.target import Target, resolve
+from evo_tvm.tune.log import log_of
 
 if TYPE_CHECKING:
     import onnx
@@ -46,21 +58,33 @@ CLEAN_UP: Sequence[tvm.transform.Pass] = (
     fold_constants,
     remove_no_ops,
     cancel_pairs,
+    simplify_powers,
     rebuild_activations,
+    rebuild_channel_shuffle,
+    rebuild_gelu,
+    rebuild_softmax,
+    rebuild_layer_norm,
+    move_reshapes,
+    move_slices,
+    move_transposes,
     replace_mean_with_global_pool,
     fold_pad,
     fold_batch_norm,
+    move_reshapes,
+    move_activations,
     fold_scale,
     fold_input_scale,
     fold_bias,
+    merge_convolutions,
+    fold_pad,
+    merge_transposes,
+    cancel_pairs,
     eliminate_common_subexpressions,
     remove_no_ops,
 )
 
-#: Kernel graph -> kernel graph, in order.
+#: Kernel graph -> kernel graph, in order; between the first and the others algorithms are chosen.
 PLAN: Sequence[tuple[str, Callable[[Graph, Target], Graph]]] = (
-    ("fuse_epilogues", lambda graph, target: fuse_epilogues(graph)),
-    ("choose_algorithms", choose_algorithms),
     ("assign_layouts", lambda graph, target: assign_layouts(graph, target.lanes_f32)),
     ("place_concats", lambda graph, target: place_concats(graph)),
 )
@@ -74,6 +98,7 @@ def compile(
     num_threads: int = 1,
     precision: str = "fp32",
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    algorithms: Mapping[str, str] | None = None,
     dump: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -81,8 +106,9 @@ def compile(
 
     model: a path or a loaded ModelProto. target: "host", a name of `evo_tvm.target.list_targets()`, or a triple.
     num_threads: threads that the artifact runs with unless told otherwise when it is loaded. input_shapes: shapes of
-    inputs whose dimensions the model leaves free. dump: a folder that gets the module after each phase. progress:
-    called with (phase, done, total).
+    inputs whose dimensions the model leaves free. algorithms: layer's name -> the algorithm that it shall use, instead
+    of the one that measurements or estimates speak for (`manifest.plan` has both). dump: a folder that gets the module
+    after each phase. progress: called with (phase, done, total).
 
     Raises ModelError, UnsupportedOperatorError, TargetError, UsageError, CompileError.
     """
@@ -105,7 +131,10 @@ def compile(
         module = step(module)
         if writer:
             writer.write(str(step.info.name), module.script())
-    graph = read_relax(module, resolved.lanes_f32)
+    graph = fuse_epilogues(read_relax(module, resolved.lanes_f32))
+    graph, explained = choose_algorithms(graph, resolved, num_threads, log_of(resolved), algorithms or {})
+    if writer:
+        writer.write("choose_algorithms", graph_text(graph))
     for name, rewrite in PLAN:
         graph = rewrite(graph, resolved)
         if writer:
@@ -122,6 +151,8 @@ def compile(
         outputs=tuple(imported.outputs),
         arena_bytes=built.program.arena_bytes,
         kernels=built.kernels,
+        plan=tuple(e.as_json() for e in explained),
+        prepared_bytes=built.program.prepared_bytes,
     )
     return Artifact(manifest, built.library, built.program.weights)
 

@@ -41,6 +41,7 @@ class Target:
     `name`: as in the tuning logs. `triple`, `cpu`, `features`: under LLVM's names, features without a sign.
     `isa`: "x86", "arm" or "riscv". `lanes_f32`: float32 values in a vector register. `vector_registers`: their number.
     `l1_bytes`, `l2_bytes`: data caches of one core; `l3_bytes`: of all cores, 0 where there is none.
+    `clock_hz` and `memory_bytes_per_cycle`, what one core reads from memory: for estimates only.
     """
 
     name: str
@@ -54,6 +55,8 @@ class Target:
     l2_bytes: int
     l3_bytes: int
     cores: int
+    clock_hz: float = 2.5e9
+    memory_bytes_per_cycle: float = 4.0
 
     @property
     def arch(self) -> str:

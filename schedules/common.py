@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
+from tvm.s_tir.transform import StmtSimplify
 
 #: Below this many elements or multiply-adds a kernel is not worth waking a second thread for (a few microseconds).
 PARALLEL_WORK = 65536
@@ -49,3 +51,38 @@ def split_peeled(sch: Schedule, loop: LoopRV, tile: int) -> list[LoopRV]:
 def is_peeled(sch: Schedule, loop: LoopRV) -> bool:
     """Whether `split_peeled` made this loop, with a tile that does not divide."""
     return _PEEL in sch.get(loop).annotations
+
+
+def keep_in_registers(sch: Schedule, block: SBlockRV, loops: int = 3) -> None:
+    """Unrolls the block's innermost `loops` loops but the last, which is vectorized."""
+    *tile, lanes = sch.get_loops(block)[-loops:]
+    for loop in tile:
+        sch.unroll(loop)
+    sch.vectorize(lanes)
+
+
+def end_at_condition(sch: Schedule, loop: LoopRV) -> None:
+    """Makes a condition marked "likely" on this loop's counter the loop's end, where the rest would do nothing."""
+    sch.annotate(loop, _PEEL, 1)
+
+
+def pixels_as_one_axis(func: tirx.PrimFunc) -> Schedule:
+    """A schedule in which "output" (N, OC/b, OH, OW, b) loops over (N, OC/b, OH * OW, b), the stage "conv" inlined."""
+    sch = Schedule(func)
+    sch.compute_inline(sch.get_sblock("conv"))
+    width = extent(sch, sch.get_loops(sch.get_sblock("output"))[3])
+    sch.transform_block_layout("output", lambda n, o, i, j, v: [n, o, i * width + j, v])
+    return Schedule(StmtSimplify()(sch.mod))  # p // width * width + p % width => p, which compute_at needs to see
+
+
+def prefetch(
+    sch: Schedule, block: SBlockRV, at: LoopRV, parameter: int, panel_bytes: int, panels: int, reads: int
+) -> None:
+    """Each step of loop `at` around `block` fetches its share of the panel after the one that it works on.
+
+    The kernel reads all of `parameter`, `panels` times `panel_bytes`, front to back, `reads` times over.
+    """
+    loops = sch.get_loops(block)
+    place = next(i for i, loop in enumerate(loops) if sch.get(loop).same_as(sch.get(at)))
+    steps = math.prod(extent(sch, loop) for loop in loops[: place + 1])
+    sch.annotate(at, "evo_prefetch", [parameter, panel_bytes, panels, max(1, steps // (panels * reads))])

@@ -1,14 +1,21 @@
-"""Schedule of the direct convolution: a register tile of output pixels by blocks of output channels."""
+"""Schedule of the direct convolution: a register tile of output pixels by blocks of output channels.
+
+Around the register tile the loops follow Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication"
+(2008): a panel of weights, `depth_chunk` blocks of input channels by `oc_tile` blocks of output channels, stays in the
+first cache while the tiles of the image pass by. Weights lie in the order in which they are read, and each step fetches
+its share of the next panel (`insert_prefetch`), so that reading weights from memory overlaps with the arithmetic.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from evo_tvm.schedules.common import is_peeled, parallel, split_peeled, work
+from evo_tvm.schedules.common import extent, is_peeled, parallel, prefetch, split_peeled, work
 
 
 @dataclass(frozen=True)
@@ -16,57 +23,103 @@ class Config:
     """Tunables. The register tile holds `oc_tile * oh_tile * ow_tile` vectors of output.
 
     oc_tile: blocks of output channels, oh_tile, ow_tile: output rows and columns in the tile;
-    rows_outer: the loop over rows lies outside the loop over output channels, which keeps input in cache, not weights.
+    group_rows: output rows that all output channels work on before the next rows begin (a divisor of the rows; 0: all);
+    depth_chunk: blocks of input channels whose sum is put aside (a divisor of a group's; 0: all);
+    depth_outer: the loop over chunks lies outside that over output channels: for inputs larger than the second cache;
+    prefetch: fetch the next panel of weights into the second cache meanwhile.
     """
 
     oc_tile: int = 1
     oh_tile: int = 1
     ow_tile: int = 14
-    rows_outer: bool = False
+    group_rows: int = 0
+    depth_chunk: int = 0
+    depth_outer: bool = False
+    prefetch: bool = False
 
 
 def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
-    """[partial ->] conv -> output (epilogue) on (N, OC/b, OH, OW, b), tiled alike.
-
-    For each tile the whole reduction, then the epilogue: sums and partial sums never leave the registers.
-    """
+    """[partial ->] conv -> output (epilogue) on (N, OC/b, OH, OW, b); the weights are parameter 1."""
     sch = Schedule(func)
     conv, out = sch.get_sblock("conv"), sch.get_sblock("output")
-    producers = [b for b in sch.get_producers(conv) if sch.get(b).name_hint == "partial"]
-    # "local" is LLVM's alloca, which becomes registers; a "global" buffer of over 1 KB would be heap memory.
-    for stage in (conv, *producers):
-        sch.set_scope(stage, 0, "local")
-    amount = work(sch, producers[0] if producers else conv)
+    partial = next((b for b in sch.get_producers(conv) if sch.get(b).name_hint == "partial"), None)
+    amount = work(sch, partial or conv)
     n, o, i, j, v = sch.get_loops(out)
+    rows, i = sch.split(i, [None, config.group_rows or extent(sch, i)])
     oo, oi = split_peeled(sch, o, config.oc_tile)
-    (io, ii), (jo, ji) = split_peeled(sch, i, config.oh_tile), split_peeled(sch, j, config.ow_tile)
-    outer = [n, io, oo] if config.rows_outer else [n, oo, io]
+    reads = extent(sch, n) * extent(sch, rows) if config.group_rows else 1
+    outer = [n, rows, oo] if config.group_rows else [oo, n, rows]
     peeled = [loop for loop in outer if is_peeled(sch, loop)]
     outer = [loop for loop in outer if not is_peeled(sch, loop)]
-    sch.reorder(*outer, *peeled, jo, oi, ii, ji, v)
-    parallel(sch, outer, amount)
-    sch.compute_at(conv, jo, preserve_unit_loops=True)
-    _keep_in_registers(sch, out)
-    if producers:
-        *tile, k = sch.get_loops(conv)[-5:]
-        sch.reorder(k, *tile)
-        _sum_chunk(sch, producers[0], k)
-        _keep_in_registers(sch, conv)
-        _keep_in_registers(sch, sch.decompose_reduction(conv, k))
+    loops = _Loops(outer, peeled, i, j, oi, v, amount, reads)
+    if partial is None:
+        _sums_in_registers(sch, conv, out, loops, config)
     else:
-        first = _order_reduction(sch, sch.get_loops(conv)[-8:])
-        _keep_in_registers(sch, conv)
-        _keep_in_registers(sch, sch.decompose_reduction(conv, first))
+        _sums_put_aside(sch, partial, conv, out, loops, config)
     return sch
 
 
-def _sum_chunk(sch: Schedule, partial: SBlockRV, at: LoopRV) -> None:
-    """Computes the tile's sum over one chunk of input channels inside loop `at`."""
-    sch.compute_at(partial, at, preserve_unit_loops=True)
-    o, i, j, _, lanes, *reduction = sch.get_loops(partial)[-9:]
-    first = _order_reduction(sch, [o, i, j, lanes, *reduction])
+@dataclass(frozen=True)
+class _Loops:
+    """Loops of the output: the outer ones, those of them that are peeled, and the tile's.
+
+    amount: multiply-adds of the kernel; reads: how often it reads all weights.
+    """
+
+    outer: list[LoopRV]
+    peeled: list[LoopRV]
+    i: LoopRV
+    j: LoopRV
+    oi: LoopRV
+    v: LoopRV
+    amount: int
+    reads: int
+
+
+def _sums_in_registers(sch: Schedule, conv: SBlockRV, out: SBlockRV, loops: _Loops, config: Config) -> None:
+    """For each tile the whole reduction, then the epilogue: sums never leave the registers."""
+    sch.set_scope(conv, 0, "local")
+    (io, ii), (jo, ji) = split_peeled(sch, loops.i, config.oh_tile), split_peeled(sch, loops.j, config.ow_tile)
+    tiles = [loop for loop in (io,) if not is_peeled(sch, loop) and not config.group_rows]
+    rest = [] if tiles else [io]
+    sch.reorder(*loops.outer, *tiles, *loops.peeled, *rest, jo, loops.oi, ii, ji, loops.v)
+    parallel(sch, [*loops.outer, *tiles], loops.amount)
+    sch.compute_at(conv, jo, preserve_unit_loops=True)
+    _keep_in_registers(sch, out)
+    first = _order_reduction(sch, sch.get_loops(conv)[-8:])
+    _keep_in_registers(sch, conv)
+    _prefetch_weights(sch, conv, sch.get_loops(conv)[-5], config, loops.reads)
+    _keep_in_registers(sch, sch.decompose_reduction(conv, first))
+
+
+def _sums_put_aside(
+    sch: Schedule, partial: SBlockRV, conv: SBlockRV, out: SBlockRV, loops: _Loops, config: Config
+) -> None:
+    """For each chunk of the depth all tiles, added up in a buffer that stays in cache; then the epilogue."""
+    sch.set_scope(partial, 0, "local")
+    sch.set_scope(conv, 0, "local")
+    outer, peeled = loops.outer, loops.peeled
+    if config.depth_outer:  # the loop over channels comes to lie inside that over chunks
+        channels = peeled or [outer[-1] if config.group_rows else outer[0]]
+        outer, peeled = [loop for loop in outer if loop is not channels[0]], []
+        sch.reorder(*outer, *channels, loops.oi, loops.i, loops.j, loops.v)
+    else:
+        sch.reorder(*outer, *peeled, loops.oi, loops.i, loops.j, loops.v)
+    fused = parallel(sch, outer, loops.amount)
+    sch.compute_at(conv, peeled[-1] if peeled else fused, preserve_unit_loops=True)
+    sch.vectorize(loops.v)
+    _, c, y, x, lanes, k = sch.get_loops(conv)[-6:]
+    co, ci = split_peeled(sch, c, config.oc_tile)
+    (yo, yi), (xo, xi) = split_peeled(sch, y, config.oh_tile), split_peeled(sch, x, config.ow_tile)
+    sch.reorder(k, co, yo, xo, ci, yi, xi, lanes)
+    sch.compute_at(partial, xo, preserve_unit_loops=True)
+    o, r, s, _, lanes, *reduction = sch.get_loops(partial)[-9:]
+    first = _order_reduction(sch, [o, r, s, lanes, *reduction])
     _keep_in_registers(sch, partial)
+    _prefetch_weights(sch, partial, sch.get_loops(partial)[-5], config, loops.reads)
     _keep_in_registers(sch, sch.decompose_reduction(partial, first), 1)
+    _keep_in_registers(sch, conv)
+    _keep_in_registers(sch, sch.decompose_reduction(conv, k))
 
 
 def _order_reduction(sch: Schedule, loops: list[LoopRV]) -> LoopRV:
@@ -82,3 +135,10 @@ def _keep_in_registers(sch: Schedule, block: SBlockRV, extra: int = 0) -> None:
     for loop in tile:
         sch.unroll(loop)
     sch.vectorize(lanes)
+
+
+def _prefetch_weights(sch: Schedule, block: SBlockRV, at: LoopRV, config: Config, reads: int) -> None:
+    """Each step of loop `at`, the innermost of the reduction, fetches its share of the next panel of weights."""
+    if config.prefetch:
+        weight = [int(e) for e in sch.mod["main"].params[1].ty.shape]
+        prefetch(sch, block, at, 1, math.prod(weight[2:]) * 4, weight[0] * weight[1], reads)

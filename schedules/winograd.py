@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from evo_tvm.schedules.common import extent, parallel, split_peeled, work
+from evo_tvm.schedules.common import extent, parallel, prefetch, split_peeled, work
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Config:
     oc_tile: int = 2
     row_tile: int = 1
     column_tile: int = 14
+    prefetch: bool = False
 
 
 def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
@@ -37,6 +39,7 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
     x, j = sch.split(w, [None, m])
     oo, oi = split_peeled(sch, o, config.oc_tile)
     sch.reorder(n, group, oo, oi, y, x, i, j, v)
+    reads = extent(sch, n) * extent(sch, group)
     outer = parallel(sch, [n, group], amount)
     for loop in (i, j):
         sch.unroll(loop)
@@ -69,6 +72,9 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
     for loop in (yi, xi, po):
         sch.unroll(loop)
     sch.vectorize(pv)
+    if config.prefetch:
+        weight = [int(e) for e in func.params[1].ty.shape]
+        prefetch(sch, product, k, 1, math.prod(weight[2:]) * 4, weight[0] * weight[1], reads)
     start = sch.decompose_reduction(product, k)
     for block in (start, sums):
         loops = sch.get_loops(block)

@@ -5,6 +5,9 @@ Tiers: the default one; `--all` with what takes minutes; `isa` for what a CPU ma
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,19 @@ import pytest
 
 if TYPE_CHECKING:
     import onnx
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One kernel cache for the whole run, pytest-xdist's workers included; never the user's own."""
+    if hasattr(config, "workerinput"):
+        os.environ["EVO_TVM_JOBS"] = "1"  # the workers fill the cores already
+    else:
+        os.environ["EVO_TVM_CACHE"] = tempfile.mkdtemp(prefix="evo_tvm_test_cache_")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["EVO_TVM_CACHE"], ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

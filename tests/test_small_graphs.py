@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import hypothesis
 import numpy as np
@@ -11,8 +12,14 @@ import pytest
 from hypothesis import strategies as st
 
 import evo_tvm
+from evo_tvm import decide
+from evo_tvm import workload as kernels
+from evo_tvm.algorithms import ALGORITHMS
+from evo_tvm.decide import Decision
 from evo_tvm.plan import choose_algorithms
 from evo_tvm.schedules import common
+from evo_tvm.target import Target
+from evo_tvm.tune.log import Log
 from tests.onnx_builder import Builder
 from tests.workloads import WORKLOADS, Conv2d, Workload, tolerance
 
@@ -31,11 +38,12 @@ def reference(b: Builder) -> Arrays:
     return list(session.run(None, b.inputs))
 
 
-def compiled(b: Builder, target: str, winograd: bool) -> list[Arrays]:
-    """The outputs on one thread and on two. Every kernel has its loops in parallel and, on request, runs Winograd."""
+def compiled(b: Builder, target: str, algorithm: str = "spatial_pack") -> list[Arrays]:
+    """The outputs on one thread and on two. Every kernel has its loops in parallel and, where it fits, `algorithm`."""
     names = list(b.inputs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choose_algorithms, "winograd_pays", lambda *_: winograd)
+        patch.setattr(choose_algorithms, "decide", asking_for(algorithm))
+        patch.setenv("EVO_TVM_CACHE", "off")  # it does not know of what is patched here
         if target == "host":
             patch.setattr(common, "PARALLEL_WORK", 1)
         artifact = evo_tvm.compile(b.model(), target, num_threads=2)
@@ -49,6 +57,17 @@ def compiled(b: Builder, target: str, winograd: bool) -> list[Arrays]:
                 np.testing.assert_array_equal(first, second)
             results.append(runs[0])
     return results
+
+
+def asking_for(algorithm: str) -> Callable[..., Decision]:
+    """`decide`, with `algorithm` asked for wherever it fits."""
+
+    def forced(kernel: kernels.Workload, target: Target, num_threads: int, log: Log, *_: object) -> Decision:
+        found = ALGORITHMS[kernel.operator].get(algorithm)
+        fits = found is not None and found.refuse(kernel, target) is None
+        return decide.decide(kernel, target, num_threads, log, algorithm if fits else None)
+
+    return forced
 
 
 def check(got: Arrays, wanted: Arrays, limit: float) -> None:
@@ -80,7 +99,7 @@ def _batch_results(index: int, target: str) -> dict[str, tuple[Arrays, list[Arra
     for workload in batch:
         workload.build(b)
         ends.append(len(b.outputs))
-    wanted, results = reference(b), compiled(b, target, is_winograd(batch[0]))
+    wanted, results = reference(b), compiled(b, target, "winograd4" if is_winograd(batch[0]) else "spatial_pack")
     return {
         w.name: (wanted[start:end], [r[start:end] for r in results])
         for w, start, end in zip(batch, ends, ends[1:], strict=False)
@@ -149,5 +168,5 @@ def test_any_convolution_agrees_with_onnx_runtime(workload: Conv2d) -> None:
     b = Builder()
     workload.build(b)
     wanted = reference(b)
-    for got in compiled(b, "host", False):
+    for got in compiled(b, "host"):
         check(got, wanted, tolerance(workload))

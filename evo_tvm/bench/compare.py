@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 import evo_tvm
+from evo_tvm._extras import needs_extra
 from evo_tvm.bench import provenance
 from evo_tvm.bench.compile_apart import compile_apart
 from evo_tvm.bench.inputs import Array, random_inputs
 from evo_tvm.bench.peers import Peer, Session, find_peers
 from evo_tvm.bench.provenance import Provenance
 from evo_tvm.bench.timing import Ratio, Timing, measure, speedup
-from evo_tvm.errors import CompileError
+from evo_tvm.errors import CompileError, EvoError, ModelError
 
 #: What we call ourselves beside the peers.
 OURS = "evo_tvm"
@@ -39,6 +40,14 @@ class PeerResult:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A peer that does not convert, load or run the model, and its reason."""
+
+    peer: Peer
+    error: EvoError
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What `compare` found; times in milliseconds per run."""
 
@@ -47,6 +56,7 @@ class Comparison:
     threads: int
     timing: Timing
     peers: tuple[PeerResult, ...]
+    refused: tuple[Refused, ...]
     provenance: Provenance
 
     def warnings(self) -> tuple[str, ...]:
@@ -70,6 +80,7 @@ class Comparison:
                 }
                 for result in self.peers
             ],
+            "refused": [{"name": refused.peer.name, "reason": refused.error.what} for refused in self.refused],
             "provenance": self.provenance.as_json(),
             "warnings": list(self.warnings()),
         }
@@ -88,25 +99,28 @@ def compare(
     """Compile the ONNX file `model` for this machine and put it beside `peers`, on random inputs drawn from `seed`.
 
     Each runtime gets `threads` threads. Outputs are compared by name before anything is timed; a difference does not
-    raise: see `PeerResult.agrees`. Compiling happens in a process of its own.
+    raise: see `PeerResult.agrees`. Compiling happens in a process of its own. A peer that refuses the model is left out
+    as long as another one is left.
 
     Raises
     ------
-    EvoError: the model does not compile, a peer is unknown, not installed, or does not load the model.
+    EvoError: the model does not compile, a peer is unknown or not installed, or every peer refuses the model.
     """
     chosen = find_peers(peers)
-    with tempfile.TemporaryDirectory(prefix="evo_tvm-compare-") as folder:
-        artifact = Path(folder) / "model.evo"
+    with tempfile.TemporaryDirectory(prefix="evo_tvm-compare-") as name:
+        folder = Path(name)
+        artifact = folder / "model.evo"
         compile_apart(Path(model), artifact, num_threads=threads, input_shapes=input_shapes, progress=progress)
         module = evo_tvm.load(artifact, num_threads=threads)
-    inputs = random_inputs(module.inputs, seed)
-    sessions = {peer.name: peer.open(Path(model), threads) for peer in chosen}
-    ours = module.run(inputs)
-    differences = {name: worst_difference(ours, session.run(inputs)) for name, session in sessions.items()}
+        inputs = random_inputs(module.inputs, seed)
+        ours = module.run(inputs)
+        source = _with_shapes(Path(model), input_shapes, folder)
+        answers, refused = _ask(chosen, source, threads, folder, inputs)
+    differences = {name: worst_difference(ours, theirs) for name, (_, theirs) in answers.items()}
 
-    circumstances = provenance.here(threads, [peer.distribution for peer in chosen])
+    circumstances = provenance.here(threads, [name for peer in chosen for name in peer.distributions])
     times = measure(
-        {OURS: lambda: module.run(inputs)} | {name: _runner(session, inputs) for name, session in sessions.items()},
+        {OURS: lambda: module.run(inputs)} | {name: _runner(session, inputs) for name, (session, _) in answers.items()},
         rounds=rounds,
         progress=progress,
     )
@@ -118,9 +132,39 @@ def compare(
         peers=tuple(
             PeerResult(peer, differences[peer.name], times[peer.name], speedup(times[OURS], times[peer.name]))
             for peer in chosen
+            if peer.name in answers
         ),
+        refused=refused,
         provenance=circumstances,
     )
+
+
+def _with_shapes(model: Path, shapes: Mapping[str, Sequence[int]] | None, folder: Path) -> Path:
+    """The model, or a copy whose inputs have these shapes: peers too may plan for them."""
+    if not shapes:
+        return model
+    with needs_extra("compiler"):
+        from evo_tvm.bench.peers.prepare_model import with_input_shapes
+    fixed = folder / "fixed.onnx"
+    with_input_shapes(model, shapes, fixed)
+    return fixed
+
+
+def _ask(
+    peers: Sequence[Peer], model: Path, threads: int, folder: Path, inputs: Mapping[str, Array]
+) -> tuple[dict[str, tuple[Session, dict[str, Array]]], tuple[Refused, ...]]:
+    """Each peer's session and its answer by the peer's name, and the peers that refuse the model."""
+    answers: dict[str, tuple[Session, dict[str, Array]]] = {}
+    refused = []
+    for peer in peers:
+        try:
+            session = peer.open(model, threads, folder)
+            answers[peer.name] = session, {name: value.copy() for name, value in session.run(inputs).items()}
+        except ModelError as error:
+            refused.append(Refused(peer, error))
+    if not answers:
+        raise refused[0].error
+    return answers, tuple(refused)
 
 
 def _runner(session: Session, inputs: Mapping[str, Array]) -> Callable[[], object]:

@@ -3,21 +3,19 @@
 TVM's thread pool pins the thread that uses it to one core, and every thread started later inherits that: a peer
 measured in the same process would be slowed down. The compiler's memory would also count as the runtime's.
 
-The child writes JSON lines to a pipe: {"progress": [text, done, total]}, and at last {"done": true} or
+The child's messages: {"progress": [text, done, total]}, and at last {"done": true} or
 {"error": class name, "text": message}.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from evo_tvm import errors
 from evo_tvm._extras import needs_extra
+from evo_tvm.bench.apart import answering, messages
 
 
 def compile_apart(
@@ -36,7 +34,6 @@ def compile_apart(
     EvoError: whatever `evo_tvm.compile` raised, as the same class with the same text.
     CompileError: the child died.
     """
-    read_end, write_end = os.pipe()
     request = {
         "model": str(model),
         "output": str(output),
@@ -44,38 +41,23 @@ def compile_apart(
         "num_threads": num_threads,
         "input_shapes": {name: list(shape) for name, shape in (input_shapes or {}).items()},
     }
-    command = [sys.executable, "-m", __name__, str(write_end), json.dumps(request)]
-    with os.fdopen(read_end) as lines:
-        child = subprocess.Popen(command, pass_fds=[write_end], stdin=subprocess.DEVNULL)
-        os.close(write_end)
-        try:
-            finished = False
-            for line in lines:
-                message = json.loads(line)
-                if "error" in message:
-                    raise getattr(errors, message["error"])(message["text"])
-                finished = finished or "done" in message
-                if progress is not None and "progress" in message:
-                    progress(*message["progress"])
-            status = child.wait()
-            if not finished:
-                raise errors.CompileError(
-                    f"the compiler's process ended with status {status}",
-                    where=model,
-                    hint="Run evo-tvm compile on the model to see why.",
-                )
-        finally:
-            child.kill()
-            child.wait()
+    finished = False
+    for message in messages(__name__, request):
+        if "error" in message:
+            raise getattr(errors, message["error"])(message["text"])
+        finished = finished or "done" in message
+        if progress is not None and "progress" in message:
+            progress(*message["progress"])
+        if "status" in message and not finished:
+            raise errors.CompileError(
+                f"the compiler's process ended with status {message['status']}",
+                where=model,
+                hint="Run evo-tvm compile on the model to see why.",
+            )
 
 
-def _main(write_end: int, request: str) -> None:
-    with os.fdopen(write_end, "w", buffering=1) as lines:
-
-        def send(**message: object) -> None:
-            lines.write(json.dumps(message) + "\n")
-
-        wanted = json.loads(request)
+def _main(arguments: list[str]) -> None:
+    with answering(arguments) as (wanted, send):
         output = wanted.pop("output")
         try:
             with needs_extra("compiler"):
@@ -90,4 +72,4 @@ def _main(write_end: int, request: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), sys.argv[2])
+    _main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Builds ONNX graphs of convolutional networks, with weights drawn at random or taken from a checkpoint."""
+"""Builds ONNX graphs of neural networks, with weights drawn at random or taken from a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 OPSET = 17
+# Scale of the last normalization or dense layer of a branch that is added to its shortcut: the sum keeps its magnitude.
+RESIDUAL_GAIN = 0.4
+# The same for a branch that is neither added to anything nor rectified: He's weights double the variance for a ReLU.
+LINEAR_GAIN = 0.7
 IR_VERSION = 8  # the one that opset 17 came with; older readers refuse a newer one
 
 
@@ -84,7 +88,8 @@ class CheckpointWeights:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the graph; its first axis is the batch and its second has `channels`."""
+    """A tensor of the graph; its first axis is the batch. `channels` is the size of the second axis, or of the last
+    where the tensor holds tokens."""
 
     name: str
     channels: int
@@ -110,9 +115,10 @@ class Graph:
         self._constants.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
-    def parameter(self, name: str, shape: tuple[int, ...], gain: float = 1.0) -> str:
-        """The name of a constant that the graph's source of weights supplies."""
-        return self.constant(name, self._weights(name, shape, gain))
+    def parameter(self, name: str, shape: tuple[int, ...], gain: float = 1.0, *, transposed: bool = False) -> str:
+        """The name of a constant that the graph's source of weights supplies; stored with its axes reversed or not."""
+        array = self._weights(name, shape, gain)
+        return self.constant(name, np.ascontiguousarray(array.T) if transposed else array)
 
     def op(
         self, op_type: str, inputs: Sequence[str], channels: int, name: str | None = None, **attributes: object
@@ -122,6 +128,14 @@ class Graph:
         output = f"{name}.output"
         self._nodes.append(helper.make_node(op_type, inputs, [output], name, **attributes))
         return Value(output, channels)
+
+    def split(self, x: Value, parts: int) -> list[Value]:
+        """The channels in `parts` equal shares."""
+        name = f"Split_{len(self._nodes)}"
+        sizes = self.constant(f"{name}.sizes", np.full(parts, x.channels // parts))
+        outputs = [f"{name}.output{part}" for part in range(parts)]
+        self._nodes.append(helper.make_node("Split", [x.name, sizes], outputs, name, axis=1))
+        return [Value(output, x.channels // parts) for output in outputs]
 
     def conv(
         self,
@@ -162,6 +176,9 @@ class Graph:
         bounds = [self.constant(f"relu6.{b:.0f}", np.array(b, np.float32)) for b in (0.0, 6.0)]
         return self.op("Clip", [x.name, *bounds], x.channels)
 
+    def silu(self, x: Value) -> Value:
+        return self.op("Mul", [x.name, self.op("Sigmoid", [x.name], x.channels).name], x.channels)
+
     def add(self, x: Value, y: Value) -> Value:
         return self.op("Add", [x.name, y.name], x.channels)
 
@@ -188,20 +205,24 @@ class Graph:
         bias = self.parameter(f"{name}.bias", (classes,))
         return self.op("Gemm", [flat.name, weight, bias], classes, name, transB=1)
 
-    def model(self, output: Value, name: str = "logits") -> onnx.ModelProto:
-        """The finished and checked model, with `output` [batch, channels] under the name given."""
-        self._nodes[-1].output[0] = name
-        batch = self._inputs[0].type.tensor_type.shape.dim[0]
-        shape = [batch.dim_param or batch.dim_value, output.channels]
+    def model(self, outputs: Mapping[str, Value]) -> onnx.ModelProto:
+        """The finished and checked model with these outputs, which get the names that are their keys."""
+        renamed = {value.name: name for name, value in outputs.items()}
+        for node in self._nodes:
+            node.output[:] = [renamed.get(name, name) for name in node.output]
+            node.input[:] = [renamed.get(name, name) for name in node.input]
         graph = helper.make_graph(
             self._nodes,
             self._name,
             self._inputs,
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)],
+            [helper.make_empty_tensor_value_info(name) for name in outputs],
             list(self._constants.values()),
         )
         opsets = [helper.make_opsetid("", OPSET)]
         model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, producer_name="evo_tvm")
         model.ir_version = IR_VERSION
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.output
+        for value, known in zip(model.graph.output, inferred, strict=True):
+            value.CopyFrom(known)
         onnx.checker.check_model(model)
         return model

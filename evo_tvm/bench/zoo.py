@@ -1,43 +1,45 @@
-"""ONNX models of published architectures, for tests and benchmarks; with random weights unless others are given.
+"""ONNX models of known architectures, for tests and benchmarks; with random weights unless others are given.
 
 Batch normalizations are left in and no operators are fused, as in the models that users bring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import onnx
 
-from evo_tvm.bench.graph import Graph, RandomWeights, Value, Weights
+from evo_tvm.bench.graph import LINEAR_GAIN, RESIDUAL_GAIN, Graph, RandomWeights, Value, Weights
+from evo_tvm.bench.vit import vit
+from evo_tvm.bench.yolo import yolo
 from evo_tvm.errors import UsageError
 
-Architecture: TypeAlias = Callable[[Graph, Value], Value]
+#: What an architecture gives: `logits`, or several outputs by name.
+Architecture: TypeAlias = Callable[[Graph, Value], "Value | Mapping[str, Value]"]
 
 CLASSES = 1000
-# Scale of the last batch normalization of a branch that is added to its shortcut: the sum then keeps its magnitude.
-RESIDUAL_GAIN = 0.4
-# The same for a branch that is neither added to anything nor rectified: He's weights double the variance for a ReLU.
-LINEAR_GAIN = 0.7
 
 
-def build(name: str, batch: int = 1, size: int = 224, weights: Weights | None = None) -> onnx.ModelProto:
-    """The model `name` for inputs `input` [batch,3,size,size], giving `logits` [batch,1000].
+def build(name: str, batch: int = 1, size: int | None = None, weights: Weights | None = None) -> onnx.ModelProto:
+    """The model `name` for inputs `input` [batch,3,size,size], giving `logits` [batch,1000]; `yolo` gives feature maps.
 
+    Images are of 224 pixels a side where no size is given, for `yolo` 320.
     Raises UsageError for a name that is not in NAMES.
     """
     if name not in ARCHITECTURES:
         raise UsageError(f"there is no model {name!r} in the zoo", hint=f"Choose one of {', '.join(NAMES)}.")
+    size = size or SIZES.get(name, 224)
     return build_graph(name, ARCHITECTURES[name], (batch, 3, size, size), weights or RandomWeights())
 
 
 def build_graph(
     name: str, architecture: Architecture, shape: tuple[int | str, int, int, int], weights: Weights
 ) -> onnx.ModelProto:
-    """The model of an architecture, from `input` of this shape to `logits`; a text as batch leaves it open."""
+    """The model of an architecture, from `input` of this shape to its outputs; a text as batch leaves it open."""
     graph = Graph(name, weights)
-    return graph.model(architecture(graph, graph.input("input", shape)))
+    outputs = architecture(graph, graph.input("input", shape))
+    return graph.model({"logits": outputs} if isinstance(outputs, Value) else outputs)
 
 
 def resnet(blocks: tuple[int, int, int, int], bottleneck: bool) -> Architecture:
@@ -203,5 +205,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "densenet121": densenet121,
     "vgg11": vgg11,
     "efficientnet_lite0": efficientnet_lite0,
+    "yolo": yolo,
+    "vit": vit,
 }
+SIZES = {"yolo": 320}
 NAMES = tuple(ARCHITECTURES)

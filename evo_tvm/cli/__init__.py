@@ -12,6 +12,7 @@ from evo_tvm.cli.inspect import inspect
 from evo_tvm.cli.profile import profile
 from evo_tvm.cli.run import run
 from evo_tvm.cli.targets import targets
+from evo_tvm.cli.tune import tune
 
 
 @click.group(
@@ -24,7 +25,7 @@ def app() -> None:
     """Compile trained neural networks for edge CPUs, run them, and measure them."""
 
 
-for command in (compile_, run, bench, profile, compare, inspect, targets):
+for command in (compile_, run, bench, profile, compare, inspect, targets, tune):
     app.add_command(command)
 
 

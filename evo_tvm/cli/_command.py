@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from typing import Any
 
 import click
@@ -25,7 +26,9 @@ class Command(click.Command):
         """Run the command; its exit status is 0, 1 (the work failed), 2 (wrong use) or 130 (interrupted)."""
         verbose = ctx.params.pop("verbose")
         try:
-            super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                super().invoke(ctx)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             ctx.exit(INTERRUPTED)
@@ -41,6 +44,10 @@ class Command(click.Command):
                 verbose,
             )
             ctx.exit(1)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _report(text: str, verbose: bool) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
-    epilog="Example: evo-tvm compare resnet18.onnx --threads 2",
+    epilog="Example: evo-tvm compare resnet18.onnx --peers ort,openvino,ncnn,mnn",
     short_help="Put a model beside other runtimes: outputs and times.",
 )
 @onnx_argument
@@ -44,8 +44,9 @@ def compare(
 ) -> None:
     """Compile a model, check its outputs against other runtimes, and time them in turn.
 
-    The speedup is the ratio of the minima over all rounds; its range is that of the single rounds. The exit status is 1
-    where outputs differ.
+    Peers: ort, openvino, ncnn, mnn, and openvino-bf16, which is OpenVINO in its own choice of precision. One that
+    refuses the model is shown with "-" and its reason. The speedup is the ratio of the minima over all rounds; its
+    range is that of the single rounds. The exit status is 1 where outputs of a float32 peer differ.
     """
     from evo_tvm.bench.compare import compare as put_side_by_side
 
@@ -63,7 +64,7 @@ def compare(
         show_json(found.as_json())
     else:
         _show(found)
-    wrong = [result for result in found.peers if not result.agrees(tolerance)]
+    wrong = [result for result in found.peers if result.peer.fp32 and not result.agrees(tolerance)]
     if wrong:
         raise EvoError(
             f"the outputs differ from {wrong[0].peer.title}'s by {wrong[0].difference:.2e}",
@@ -87,5 +88,7 @@ def _show(found: Comparison) -> None:
             f"{ratio.low:.2f} to {ratio.high:.2f}",
             f"{result.difference:.1e}",
         )
+    for refused in found.refused:
+        side_by_side.add_row(refused.peer.title, *["-"] * 6)
     show(f"{found.model}: {', '.join(found.inputs)}", side_by_side, describe(found.provenance))
-    warn(found.warnings())
+    warn([*(refused.error.what for refused in found.refused), *found.warnings()])

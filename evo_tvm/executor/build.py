@@ -1,20 +1,24 @@
-"""Lowered groups => machine code: each distinct kernel once, then one library."""
+"""Lowered groups => machine code: each distinct kernel once, on all cores, then one library."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import tvm_ffi
-from tvm import tirx
-
-from evo_tvm.decide import decide
+from evo_tvm.decide import config_text
+from evo_tvm.executor.cache import Cache, open_cache
 from evo_tvm.executor.codegen import build_object
 from evo_tvm.executor.emit import emit_c
+from evo_tvm.executor.kernel_key import kernel_key
 from evo_tvm.executor.link import SUPPORT_SOURCES, link_library
+from evo_tvm.executor.peak import build_peak
 from evo_tvm.executor.program import Program, plan_program
+from evo_tvm.executor.schedule_group import algorithm_name, schedule_group
+from evo_tvm.executor.workers import Workers
 from evo_tvm.graph import Graph
 from evo_tvm.kernels.cost import flops, moved_bytes
 from evo_tvm.kernels.lower_group import LoweredGroup, lower_group
@@ -47,54 +51,115 @@ def build(
     num_threads: int,
     progress: Progress,
 ) -> Built:
-    """Lowers, schedules, compiles and links the planned graph."""
+    """Lowers, schedules, compiles and links the planned graph; what the cache has is not compiled again.
+
+    Raises CompileError: a kernel could not be compiled, or the library not linked.
+    """
     placement = Placement(graph)
     groups = [g for g in graph.groups if g.anchor.kind not in NO_KERNEL]
     lowered = [lower_group(graph, placement, g, target.lanes_f32) for g in groups]
-    with tempfile.TemporaryDirectory(prefix="evo_tvm_build_") as folder:
-        compiler = _KernelCompiler(target, num_threads, Path(folder))
-        infos = []
-        for i, kernel in enumerate(lowered):
-            progress("compile kernels", i, len(lowered))
-            infos.append(compiler.add(kernel))
-        progress("compile kernels", len(lowered), len(lowered))
-        program = plan_program(graph, lowered, [info.name for info in infos])
-        source = emit_c(program, target.triple, inputs, outputs, len(lowered))
+    keys = [kernel_key(kernel, target, num_threads) for kernel in lowered]
+    symbols = [_symbol(key) for key in keys]
+    cache = open_cache()
+    with (
+        tempfile.TemporaryDirectory(prefix="evo_tvm_build_") as folder,
+        _Kernels(dict(zip(keys, lowered, strict=True)), target, num_threads, cache, Path(folder)) as kernels,
+    ):
+        # While the workers compile, this process packs the weights.
+        program = plan_program(graph, lowered, symbols)
+        peak = build_peak(target, cache)
+        source = emit_c(program, target.triple, inputs, outputs, len(lowered), peak)
         main = Path(folder) / "model.c"
         main.write_text(source)
+        made = kernels.collect(progress)
+        objects = []
+        for i, code in enumerate((*(kernel.code for kernel in made.values()), peak.code)):
+            objects.append(Path(folder) / f"{i}.o")
+            objects[-1].write_bytes(code)
         progress("link", 0, 1)
         library = Path(folder) / "model.so"
-        link_library(compiler.objects, [main, *SUPPORT_SOURCES], library, target.triple)
+        link_library(objects, [main, *SUPPORT_SOURCES], library, target.triple, cache)
         progress("link", 1, 1)
+        cache.trim()
+        infos = [_info(k, made[key], s) for k, key, s in zip(lowered, keys, symbols, strict=True)]
         return Built(library.read_bytes(), program, tuple(infos), source)
 
 
-class _KernelCompiler:
-    def __init__(self, target: Target, num_threads: int, folder: Path) -> None:
-        self.target, self.num_threads, self.folder = target, num_threads, folder
-        self.tvm_target = target.tvm()
-        self.objects: list[Path] = []
-        self._known: dict[int, list[tuple[tirx.PrimFunc, str, str, str]]] = {}
+@dataclass(frozen=True)
+class _Kernel:
+    """A compiled kernel: an object file's content, and how it came about."""
 
-    def add(self, kernel: LoweredGroup) -> KernelInfo:
-        """Compiles the kernel unless an equal one is there, and describes the call."""
-        alike = self._known.setdefault(tvm_ffi.structural_hash(kernel.func, map_free_vars=True), [])
-        equal = [k for k in alike if tvm_ffi.structural_equal(k[0], kernel.func, map_free_vars=True)]
-        if not equal:
-            choice = decide(kernel, self.target, self.num_threads)
-            symbol = f"evo_kernel_{len(self.objects)}"
-            path = self.folder / f"{symbol}.o"
-            build_object(choice.schedule.mod["main"], symbol, self.tvm_target, str(path))
-            self.objects.append(path)
-            equal = [(kernel.func, symbol, choice.algorithm, choice.config)]
-            alike += equal
-        _, symbol, algorithm, config = equal[0]
-        return KernelInfo(
-            name=symbol,
-            operator="+".join(op.kind for op in kernel.group.ops),
-            algorithm=algorithm,
-            schedule=config,
-            layers=(kernel.group.name,),
-            flops=flops(kernel),
-            bytes=moved_bytes(kernel),
-        )
+    algorithm: str
+    config: str
+    code: bytes
+
+    def to_bytes(self) -> bytes:
+        return json.dumps([self.algorithm, self.config]).encode() + b"\n" + self.code
+
+    @staticmethod
+    def from_bytes(data: bytes) -> _Kernel:
+        head, _, code = data.partition(b"\n")
+        algorithm, config = json.loads(head)
+        return _Kernel(algorithm, config, code)
+
+
+class _Kernels:
+    """The distinct kernels of a model by key: those that the cache has, and workers that compile the others."""
+
+    def __init__(
+        self, lowered: Mapping[str, LoweredGroup], target: Target, num_threads: int, cache: Cache, folder: Path
+    ) -> None:
+        self.lowered, self.target, self.num_threads = lowered, target, num_threads
+        self.cache, self.folder = cache, folder
+        found = {key: cache.get("kernel", key) for key in lowered}
+        self.known = {key: _Kernel.from_bytes(data) for key, data in found.items() if data is not None}
+        self.missing = [key for key in lowered if key not in self.known]
+        # The longest function takes longest, give or take; begun last it would keep the others waiting.
+        sizes = [len(str(lowered[key].func)) for key in self.missing]
+        order = sorted(range(len(self.missing)), key=lambda i: -sizes[i])
+        names = [lowered[key].group.name for key in self.missing]
+        self.workers = Workers(self._compile, names, order)
+
+    def __enter__(self) -> _Kernels:
+        self.tvm_target = self.target.tvm()
+        self.workers.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.workers.__exit__(*error)
+
+    def collect(self, progress: Progress) -> Mapping[str, _Kernel]:
+        """All kernels, in the order of the model, once they are compiled."""
+        progress("compile kernels", len(self.known), len(self.lowered))
+        for job, kernel in self.workers.results():
+            self.cache.put("kernel", self.missing[job], kernel.to_bytes())
+            self.known[self.missing[job]] = kernel
+            progress("compile kernels", len(self.known), len(self.lowered))
+        return {key: self.known[key] for key in self.lowered}
+
+    def _compile(self, job: int) -> _Kernel:
+        """In a worker."""
+        key = self.missing[job]
+        kernel = self.lowered[key]
+        schedule = schedule_group(kernel, self.target)
+        path = self.folder / f"kernel_{job}.o"
+        build_object(schedule.mod["main"], _symbol(key), self.tvm_target, str(path))
+        return _Kernel(algorithm_name(kernel), config_text(kernel.group.anchor.attrs.get("config")), path.read_bytes())
+
+
+def _symbol(key: str) -> str:
+    """The C function of the kernel with this key, whatever the model: its object code has the name in it."""
+    return f"evo_kernel_{key[:16]}"
+
+
+def _info(lowered: LoweredGroup, kernel: _Kernel, symbol: str) -> KernelInfo:
+    """Describes a call of the kernel."""
+    return KernelInfo(
+        name=symbol,
+        operator="+".join(op.kind for op in lowered.group.ops),
+        algorithm=kernel.algorithm,
+        schedule=kernel.config,
+        layers=(lowered.group.name,),
+        flops=flops(lowered),
+        bytes=moved_bytes(lowered),
+    )

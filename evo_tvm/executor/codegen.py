@@ -14,6 +14,8 @@ from tvm import s_tir, tirx
 from tvm.ir import IRModule, PointerType, StringImm, Var
 from tvm.tirx import stmt as tir_stmt
 
+from evo_tvm.executor.insert_prefetch import insert_prefetch
+from evo_tvm.executor.stack_buffers import hide_stack_buffers, restore_stack_buffers
 from evo_tvm.kernels import vector_math
 
 vector_math.register()
@@ -55,6 +57,7 @@ def _lowering_passes() -> list[Callable[[], tvm.transform.Pass]]:
         s.LowerMatchBuffer,
         s.StmtSimplify,
         s.LowerOpaqueBlock,
+        lambda: insert_prefetch,
         t.FlattenBuffer,
         t.BF16ComputeLegalize,
         lambda: t.NarrowDataType(32),
@@ -73,7 +76,9 @@ def _lowering_passes() -> list[Callable[[], tvm.transform.Pass]]:
         lambda: expose_pointers,
         t.FP8StorageLegalize,
         t.BF16StorageLegalize,
+        lambda: hide_stack_buffers,
         t.LowerTVMBuiltin,
+        lambda: restore_stack_buffers,
         t.LowerIntrin,
     ]
 

@@ -1,19 +1,27 @@
-"""C sources and kernel objects => one shared library, with whatever C compiler the machine has."""
+"""C sources and kernel objects => one shared library, with whatever C compiler the machine has.
+
+Compiling the support code takes longer than many a kernel: objects and libraries are kept in the cache.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache as memoize
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from evo_tvm.errors import CompileError
+from evo_tvm.executor.cache import Cache, digest, digest_files, open_cache
 
 #: What every model's library is linked with, beside its own model.c.
-SUPPORT_SOURCES = (Path(__file__).with_name("support.c"), Path(__file__).with_name("packed.c"))
+SUPPORT_SOURCES = tuple(Path(__file__).with_name(name) for name in ("support.c", "packed.c", "prepare.c", "measure.c"))
 
 #: All that a library exports. Everything else stays inside it, so two models in one process cannot meet.
 EXPORTS = (
@@ -21,6 +29,8 @@ EXPORTS = (
     "evo_pool_create",
     "evo_pool_destroy",
     "evo_pool_threads",
+    "evo_measure",
+    "evo_prepare",
     "evo_run",
     "evo_target",
     "evo_num_inputs",
@@ -28,39 +38,41 @@ EXPORTS = (
     "evo_num_kernels",
     "evo_tensor_bytes",
     "evo_weights_bytes",
+    "evo_prepared_bytes",
     "evo_arena_bytes",
     "__tvm_ffi_main",
+    "__tvm_ffi_prepare",
     "__tvm_ffi_set_num_threads",
 )
 
-_COMPILE = ("-std=c11", "-O2", "-fPIC", f"-I{Path(__file__).parent}")
+_FLAGS = ("-std=c11", "-O2", "-fPIC")
+_HEADERS = Path(__file__).parent
 # Bound at load: a symbol that nobody defines is found out there, not in the middle of a run.
 _LINK = ("-z", "noexecstack", "-z", "relro", "-z", "now", "--strip-debug")
 #: Shared objects that a library names as needed, by the last part of the triple.
 _C_LIBRARIES = {"gnu": ("libc.so.6", "libm.so.6", "libpthread.so.0"), "musl": ("libc.so",)}
 
 
-def link_library(objects: Sequence[Path], sources: Sequence[Path], out: Path, triple: str) -> None:
+def link_library(
+    objects: Sequence[Path], sources: Sequence[Path], out: Path, triple: str, cache: Cache | None = None
+) -> None:
     """Compiles the C `sources` and links them with `objects` into the shared library `out` for `triple`.
 
     The compiler is `cc`, `gcc` or `clang` for this machine, `<triple>-gcc` for another, and where there is none, or
-    it fails, the `ziglang` package, which needs neither root nor the C library's development files.
+    it fails, the `ziglang` package, which needs neither root nor the C library's development files. `cache`: the one
+    that the environment names where it is None.
 
     Raises CompileError: no compiler was found, or all that were found failed (their output is in the text).
     """
+    cache = open_cache() if cache is None else cache
     arch, abi = _arch_and_abi(triple)
     failures: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="evo_tvm_link_") as folder:
-        scratch = Path(folder)
-        exports = scratch / "exports.map"
-        exports.write_text(f"{{ global: {'; '.join(EXPORTS)}; local: *; }};\n")
-        for link in _linkers(arch, abi):
-            try:
-                link([*map(str, objects)], [*map(str, sources)], str(out), scratch)
-                return
-            except CompileError as error:
-                failures.append(str(error))
-                out.unlink(missing_ok=True)
+    for tool in _tools(arch, abi):
+        try:
+            return _link(tool, objects, sources, out, cache)
+        except CompileError as error:
+            failures.append(str(error))
+            out.unlink(missing_ok=True)
     if failures:
         raise CompileError("\n".join(failures), where=out.name)
     raise CompileError(
@@ -69,31 +81,69 @@ def link_library(objects: Sequence[Path], sources: Sequence[Path], out: Path, tr
     )
 
 
-_Link = Callable[[list[str], list[str], str, Path], None]
+def _link(tool: _Tool, objects: Sequence[Path], sources: Sequence[Path], out: Path, cache: Cache) -> None:
+    identity = tool.identity()
+    with tempfile.TemporaryDirectory(prefix="evo_tvm_link_") as folder:
+        scratch = Path(folder)
+        compiled = []
+        for i, source in enumerate(sources):
+            compiled.append(scratch / f"{i}.o")
+            key = digest(identity, digest_files(_HEADERS.glob("*.h")), source.read_bytes())
+            _make(cache, "object", key, compiled[-1], partial(tool.compile, source))
+        exports = scratch / "exports.map"
+        exports.write_text(f"{{ global: {'; '.join(EXPORTS)}; local: *; }};\n")
+        inputs = [*compiled, *objects]
+        key = digest(identity, exports.read_bytes(), *(path.read_bytes() for path in inputs))
+        _make(cache, "library", key, out, lambda path: tool.link(inputs, path, exports))
 
 
-def _linkers(arch: str, abi: str) -> list[_Link]:
+def _make(cache: Cache, kind: str, key: str, path: Path, make: Callable[[Path], None]) -> None:
+    """Has `path` written, from the cache or by `make`."""
+    content = cache.get(kind, key)
+    if content is not None:
+        path.write_bytes(content)
+        return
+    make(path)
+    cache.put(kind, key, path.read_bytes())
+
+
+class _Tool(Protocol):
+    def identity(self) -> str:
+        """All that decides what it makes of the same sources."""
+
+    def compile(self, source: Path, out: Path) -> None: ...
+
+    def link(self, objects: Sequence[Path], out: Path, exports: Path) -> None: ...
+
+
+def _tools(arch: str, abi: str) -> list[_Tool]:
     """The ways to link for `arch` that this machine has, best first."""
     names = [_cross_name(arch, abi)]
     if arch == _arch_and_abi(platform.machine())[0] and abi == "gnu":
         names = ["cc", "gcc", "clang", *names]
     found = [path for path in map(shutil.which, names) if path is not None]
-    linkers: list[_Link] = [_CompilerDriver(found[0])] if found else []
+    tools: list[_Tool] = [_CompilerDriver(found[0])] if found else []
     zig = _find_zig()
     if zig is not None:
-        linkers.append(_Zig(zig, arch, abi))
-    return linkers
+        tools.append(_Zig(zig, arch, abi))
+    return tools
 
 
 class _CompilerDriver:
-    """gcc or clang: one command compiles and links."""
+    """gcc or clang."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def __call__(self, objects: list[str], sources: list[str], out: str, scratch: Path) -> None:
-        link = [f"-Wl,{','.join(_LINK)}", "-Wl,-z,defs", f"-Wl,--version-script={scratch / 'exports.map'}"]
-        _run([self.path, *_COMPILE, "-shared", *link, "-o", out, *sources, *objects, "-lm", "-lpthread"])
+    def identity(self) -> str:
+        return f"{_version(self.path, '--version')} {_FLAGS} {_LINK}"
+
+    def compile(self, source: Path, out: Path) -> None:
+        _run([self.path, *_FLAGS, f"-I{_HEADERS}", "-c", str(source), "-o", str(out)])
+
+    def link(self, objects: Sequence[Path], out: Path, exports: Path) -> None:
+        flags = [f"-Wl,{','.join(_LINK)}", "-Wl,-z,defs", f"-Wl,--version-script={exports}"]
+        _run([self.path, "-shared", *flags, "-o", str(out), *map(str, objects), "-lm", "-lpthread"])
 
 
 class _Zig:
@@ -103,26 +153,40 @@ class _Zig:
 
     def __init__(self, zig: str, arch: str, abi: str) -> None:
         self.zig, self.arch, self.abi = zig, arch, abi
-
-    def __call__(self, objects: list[str], sources: list[str], out: str, scratch: Path) -> None:
-        target = f"{self.arch}-linux-{self.abi}"
         # Out-of-line atomics would come from the compiler's own library, which is not linked.
-        flags = ["-mno-outline-atomics"] if self.arch == "aarch64" else []
-        empty = scratch / "empty.c"
+        outline = ["-mno-outline-atomics"] if arch == "aarch64" else []
+        self.flags = ["-target", f"{arch}-linux-{abi}", *_FLAGS, *outline]
+
+    def identity(self) -> str:
+        return f"{_version(self.zig, 'version')} {self.flags} {_LINK}"
+
+    def compile(self, source: Path, out: Path) -> None:
+        _run([self.zig, "cc", *self.flags, f"-I{_HEADERS}", "-c", str(source), "-o", str(out)])
+
+    def link(self, objects: Sequence[Path], out: Path, exports: Path) -> None:
+        empty = exports.with_name("empty.c")
         empty.touch()
-        compiled: list[str] = []
-        for i, source in enumerate([str(empty), *sources]):
-            compiled.append(str(scratch / f"{i}.o"))
-            _run([self.zig, "cc", "-target", target, *_COMPILE, *flags, "-c", source, "-o", compiled[-1]])
+        self.compile(empty, empty.with_suffix(".o"))
         libraries = []
         for name in _C_LIBRARIES["musl" if self.abi.startswith("musl") else "gnu"]:
-            libraries.append(str(scratch / name))
-            _run([self.zig, "ld.lld", "-shared", "-soname", name, "-o", libraries[-1], compiled[0]])
-        link = [*_LINK, "--version-script", str(scratch / "exports.map"), "--no-as-needed"]
-        _run([self.zig, "ld.lld", "-shared", *link, "-o", out, *compiled[1:], *objects, *libraries])
+            libraries.append(str(exports.with_name(name)))
+            _run([self.zig, "ld.lld", "-shared", "-soname", name, "-o", libraries[-1], str(empty.with_suffix(".o"))])
+        link = [*_LINK, "--version-script", str(exports), "--no-as-needed"]
+        _run([self.zig, "ld.lld", "-shared", *link, "-o", str(out), *map(str, objects), *libraries])
 
 
-def _run(command: list[str]) -> None:
+def _version(program: str, option: str) -> str:
+    """The program's path, when it was installed, and what it says of itself."""
+    return _ask_version(program, option, os.stat(program).st_mtime_ns)
+
+
+@memoize
+def _ask_version(program: str, option: str, installed_ns: int) -> str:
+    return f"{os.path.realpath(program)} {installed_ns} {_run([program, option])}"
+
+
+def _run(command: list[str]) -> str:
+    """What the command prints. Raises CompileError: it failed, or did not start."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
@@ -131,6 +195,7 @@ def _run(command: list[str]) -> None:
         lines = (done.stderr or done.stdout).strip().splitlines()
         said = "\n".join(lines[:20]) or "it said nothing"
         raise CompileError(f"{Path(command[0]).name} failed with status {done.returncode}:\n{said}")
+    return done.stdout
 
 
 def _find_zig() -> str | None:

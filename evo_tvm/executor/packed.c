@@ -52,7 +52,10 @@ static const char* role_of(int32_t i, int32_t* number) {
   if (i < evo_num_inputs) return "input";
   if (*number < evo_num_outputs) return "output";
   *number -= evo_num_outputs;
-  return *number == 0 ? "weights" : "arena";
+  const char* const memory[] = {"weights", "prepared", "arena"};
+  const char* role = memory[*number];
+  *number = 0;
+  return role;
 }
 
 /* The data of argument i, or NULL with the error set: not a contiguous CPU tensor, wrong size, not 64-byte aligned. */
@@ -93,36 +96,66 @@ static void* tensor_data(const TVMFFIAny* arg, int32_t i, uint64_t expected, boo
   return NULL;
 }
 
-/* main(inputs..., outputs..., weights, arena): runs the model on the default pool. */
-EXPORT int __tvm_ffi_main(void* self, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
-  (void)self;
-  const int32_t tensors = evo_num_inputs + evo_num_outputs;
-  if (num_args != tensors + 2) {
-    char message[160];
-    snprintf(message, sizeof message, "main: expected %d arguments (%d inputs, %d outputs, weights, arena), got %d",
-             tensors + 2, evo_num_inputs, evo_num_outputs, num_args);
-    return raise_error("TypeError", message);
-  }
-  void* data[tensors + 2];
-  for (int32_t i = 0; i < num_args; ++i) {
-    uint64_t bytes = i < tensors ? evo_tensor_bytes[i] : i == tensors ? evo_weights_bytes : evo_arena_bytes;
-    if ((data[i] = tensor_data(&args[i], i, bytes, i < tensors)) == NULL) return -1;
-  }
+static pthread_mutex_t* lock_default_pool(void) {
   pthread_mutex_lock(&default_lock);
   if (default_pool == NULL) default_pool = evo_pool_create(default_threads);
-  int32_t code = kErrorNoThreads;
-  if (default_pool != NULL) {
-    code = evo_run(default_pool, data, data + evo_num_inputs, data[tensors], data[tensors + 1], NULL);
-  }
-  pthread_mutex_unlock(&default_lock);
+  return &default_lock;
+}
+
+/* What a packed function returns for `code`, its result set to nothing. */
+static int finish(const char* name, int32_t code, TVMFFIAny* result) {
   result->type_index = kFFINone;
   result->zero_padding = 0;
   result->v_int64 = 0;
   if (code == 0) return 0;
-  if (code == kErrorNoThreads) return raise_error("RuntimeError", "main: the system has no threads left for the pool");
-  char message[64];
-  snprintf(message, sizeof message, "main: a kernel failed with code %d", code);
+  char message[96];
+  if (code == kErrorNoThreads) {
+    snprintf(message, sizeof message, "%s: the system has no threads left for the pool", name);
+  } else {
+    snprintf(message, sizeof message, "%s: a kernel failed with code %d", name, code);
+  }
   return raise_error("RuntimeError", message);
+}
+
+/* prepare(weights, prepared): fills `prepared`, once, before the first run; nothing to do where it has no bytes. */
+EXPORT int __tvm_ffi_prepare(void* self, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
+  (void)self;
+  const int32_t tensors = evo_num_inputs + evo_num_outputs;
+  if (num_args != 2) return raise_error("TypeError", "prepare: expected 2 arguments (weights, prepared)");
+  void* weights = tensor_data(&args[0], tensors, evo_weights_bytes, false);
+  void* prepared = weights == NULL ? NULL : tensor_data(&args[1], tensors + 1, evo_prepared_bytes, false);
+  if (prepared == NULL) return -1;
+  pthread_mutex_t* lock = lock_default_pool();
+  int32_t code = default_pool == NULL ? kErrorNoThreads : evo_prepare(default_pool, weights, prepared);
+  pthread_mutex_unlock(lock);
+  return finish("prepare", code, result);
+}
+
+/* main(inputs..., outputs..., weights, prepared, arena): runs the model on the default pool. */
+EXPORT int __tvm_ffi_main(void* self, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
+  (void)self;
+  const int32_t tensors = evo_num_inputs + evo_num_outputs;
+  if (num_args != tensors + 3) {
+    char message[160];
+    snprintf(message, sizeof message,
+             "main: expected %d arguments (%d inputs, %d outputs, weights, prepared, arena), got %d", tensors + 3,
+             evo_num_inputs, evo_num_outputs, num_args);
+    return raise_error("TypeError", message);
+  }
+  const uint64_t memory[] = {evo_weights_bytes, evo_prepared_bytes, evo_arena_bytes};
+  void* data[tensors + 3];
+  for (int32_t i = 0; i < num_args; ++i) {
+    uint64_t bytes = i < tensors ? evo_tensor_bytes[i] : memory[i - tensors];
+    if ((data[i] = tensor_data(&args[i], i, bytes, i < tensors)) == NULL) return -1;
+  }
+  pthread_mutex_t* lock = lock_default_pool();
+  int32_t code = kErrorNoThreads;
+  if (default_pool != NULL) {
+    void** at = data + tensors;
+    code = evo_run(default_pool, data, data + evo_num_inputs, at[0], at[1], at[2], NULL);
+  }
+  pthread_mutex_unlock(lock);
+  return finish("main", code, result);
 }
 
 /* set_num_threads(n): how many threads main uses from now on. */

@@ -1,7 +1,8 @@
-"""The planned graph as a straight list of steps over four address spaces: inputs, outputs, weights and one arena."""
+"""The planned graph as a straight list of steps over inputs, outputs, weights, prepared weights and one arena."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,14 @@ from evo_tvm.executor.memory import Lifetime, align, plan_arena
 from evo_tvm.graph import Graph, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 from evo_tvm.kernels.lower_group import LoweredGroup, Parameter
+from evo_tvm.kernels.pack import Packing, Preparation
 from evo_tvm.plan.storage import Placement, View, storage_bytes
+from evo_tvm.runtime.tensors import aligned_bytes
 
 
 @dataclass(frozen=True)
 class Pointer:
-    """`offset` bytes into input or output number `index`, or into the weights or the arena."""
+    """`offset` bytes into input or output number `index`, or into "weights", "prepared" or "arena"."""
 
     space: str
     offset: int
@@ -57,12 +60,26 @@ Step = Call | ClearBorder | Copy
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """A constant that is made of a smaller one, once, before the first run."""
+
+    source: Pointer
+    target: Pointer
+    how: Preparation
+
+
+@dataclass(frozen=True)
 class Program:
-    """What the executor emits as `main`."""
+    """What the executor emits as `main`, and as what goes before its first run.
+
+    `weights`: every constant once, as the .evo file keeps it. `prepared_bytes`: the memory that `preparations` fill.
+    """
 
     steps: tuple[Step, ...]
-    weights: bytes
+    weights: bytes | memoryview
     arena_bytes: int
+    preparations: tuple[Prepare, ...] = ()
+    prepared_bytes: int = 0
 
 
 def plan_program(graph: Graph, lowered: Sequence[LoweredGroup], symbols: Sequence[str]) -> Program:
@@ -74,9 +91,11 @@ class _Planner:
     def __init__(self, graph: Graph, lowered: Sequence[LoweredGroup]) -> None:
         self.graph, self.lowered = graph, lowered
         self.placement = Placement(graph)
-        self.weights: list[bytes] = []
+        self.weights: list[tuple[int, np.ndarray]] = []
         self.weights_size = 0
-        self._packed: dict[tuple[int, object], int] = {}
+        self.preparations: list[Prepare] = []
+        self.prepared_size = 0
+        self._packed: dict[tuple[int, object], Pointer] = {}
         self._merged: dict[str, str] = {}
         self.first: dict[str, int] = {}
         self.last: dict[str, int] = {}
@@ -106,7 +125,8 @@ class _Planner:
             value = self.graph.values[name]
             source = self._constant(name, value.data) if value.data is not None else pointer(self.placement.view(name))
             steps.append(Copy(source, target, storage_bytes(value)))
-        return Program(tuple(steps), b"".join(self.weights), max(arena_bytes, 64))
+        preparations = tuple(self.preparations)
+        return Program(tuple(steps), self._weights(), max(arena_bytes, 64), preparations, self.prepared_size)
 
     def _externals(self) -> tuple[dict[str, Pointer], list[tuple[str, Pointer]]]:
         """Storages that the caller supplies, and outputs that must be copied to theirs."""
@@ -179,22 +199,42 @@ class _Planner:
         return pointer
 
     def _argument(self, parameter: Parameter, pointer: Callable[[View], Pointer]) -> Pointer:
-        if parameter.packing is None:
-            assert parameter.view is not None
+        if parameter.view is not None:
             return pointer(parameter.view)
+        if parameter.data is not None:
+            return self._constant(parameter.name, parameter.data)
         data = self.graph.values[parameter.name].data
         assert data is not None
         return self._constant(parameter.name, data, parameter.packing)
 
-    def _constant(self, name: str, data: np.ndarray, packing: object = None) -> Pointer:
+    def _constant(self, name: str, data: np.ndarray, packing: Packing | None = None) -> Pointer:
         key = (id(data), packing)
         if key not in self._packed:
-            packed = np.ascontiguousarray(data) if packing is None else packing.apply(data)  # type: ignore[attr-defined]
-            self._packed[key] = self.weights_size
-            raw = packed.tobytes()
-            self.weights.append(raw + bytes(align(len(raw)) - len(raw)))
-            self.weights_size += align(len(raw))
-        return Pointer("weights", self._packed[key])
+            how = packing.preparation if packing is not None else None
+            if packing is None or how is None:
+                self._packed[key] = Pointer("weights", self.weights_size)
+                packed = np.ascontiguousarray(data) if packing is None else packing.apply(data)
+                self.weights.append((self.weights_size, packed))
+                self.weights_size += align(packed.nbytes)
+            else:
+                source, target = self._constant(name, data, packing.stored), Pointer("prepared", self.prepared_size)
+                self._packed[key] = target
+                self.preparations.append(Prepare(source, target, how))
+                self.prepared_size += align(math.prod(packing.shape) * data.itemsize)
+        return self._packed[key]
+
+    def _weights(self) -> bytes | memoryview:
+        """All constants one after the other, at aligned offsets, zeros between them."""
+        if not self.weights_size:
+            return b""
+        whole = aligned_bytes(self.weights_size)
+        end = 0
+        for offset, array in self.weights:
+            whole[end:offset] = 0
+            end = offset + array.nbytes
+            whole[offset:end] = array.reshape(-1).view(np.uint8)
+        whole[end:] = 0
+        return whole.data
 
 
 def _clear(value: Value, at: Pointer) -> ClearBorder:

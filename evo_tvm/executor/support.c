@@ -53,12 +53,6 @@ static void workspace_release(Workspace* ws) {
 /* ---- Thread pool ------------------------------------------------------------------------------------------------ */
 
 typedef struct {
-  void* sync_handle;
-  int32_t num_task;
-} TVMParallelGroupEnv;
-typedef int (*ParallelLambda)(int task_id, TVMParallelGroupEnv* env, void* cdata);
-
-typedef struct {
   alignas(kAlign) atomic_int arrived;
   alignas(kAlign) atomic_uint phase;
 } Barrier;
@@ -315,13 +309,10 @@ HIDDEN int (*__TVMBackendFreeWorkspace)(int, int, void*) = TVMBackendFreeWorkspa
 
 /* ---- The door for C and ctypes ---------------------------------------------------------------------------------- */
 
-/* Runs the model on `pool` (NULL: on this thread alone). Every pointer is 64-byte aligned and of the size that the
- * model's data says. Runs on one pool take turns; runs on different pools go on at once. Returns 0, a kernel's code, or
- * kErrorNoThreads where a forked child cannot have the pool's threads again. */
-int32_t evo_run(void* handle, void* const* inputs, void* const* outputs, const uint8_t* weights, uint8_t* arena,
-                       uint64_t* ticks) {
+/* Takes the pool for this thread. Returns 0, or kErrorNoThreads where a forked child cannot have its threads again. */
+HIDDEN int32_t evo_enter(void* handle) {
   Pool* pool = handle;
-  if (pool == NULL) return evo_model_main(inputs, outputs, weights, arena, ticks);
+  if (pool == NULL) return 0;
   if (pool->pid != getpid() && !start_workers(pool)) {
     pool->pid = 0; /* tries again at the next run */
     return kErrorNoThreads;
@@ -329,7 +320,13 @@ int32_t evo_run(void* handle, void* const* inputs, void* const* outputs, const u
   pthread_mutex_lock(&pool->lock);
   here.pool = pool;
   here.workspace = &pool->members[0].workspace;
-  int32_t code = evo_model_main(inputs, outputs, weights, arena, ticks);
+  return 0;
+}
+
+/* Gives the pool back after work that ended with `code`, and returns that. */
+HIDDEN int32_t evo_leave(void* handle, int32_t code) {
+  Pool* pool = handle;
+  if (pool == NULL) return code;
   here.pool = NULL;
   here.workspace = NULL;
   if (code != 0) { /* a kernel that fails does not give back what it took */
@@ -339,4 +336,19 @@ int32_t evo_run(void* handle, void* const* inputs, void* const* outputs, const u
   }
   pthread_mutex_unlock(&pool->lock);
   return code;
+}
+
+/* Fills `prepared`, on `pool` (NULL: on this thread alone): once, before the first run. Pointers and codes as below. */
+int32_t evo_prepare(void* pool, const uint8_t* weights, uint8_t* prepared) {
+  int32_t code = evo_enter(pool);
+  return code != 0 ? code : evo_leave(pool, evo_model_prepare(weights, prepared));
+}
+
+/* Runs the model on `pool` (NULL: on this thread alone). Every pointer is 64-byte aligned and of the size that the
+ * model's data says. Runs on one pool take turns; runs on different pools go on at once. Returns 0, a kernel's code, or
+ * kErrorNoThreads where a forked child cannot have the pool's threads again. */
+int32_t evo_run(void* pool, void* const* inputs, void* const* outputs, const uint8_t* weights, const uint8_t* prepared,
+                uint8_t* arena, uint64_t* ticks) {
+  int32_t code = evo_enter(pool);
+  return code != 0 ? code : evo_leave(pool, evo_model_main(inputs, outputs, weights, prepared, arena, ticks));
 }

@@ -9,56 +9,50 @@ from __future__ import annotations
 from tvm import te
 from tvm.ir import Expr
 
-#: Terms added up in one accumulator before the sum is put aside: blocked summation (Higham, "The Accuracy of Floating
-#: Point Summation", 1993) keeps the error of a 4,608-term sum near that of a 576-term one, for 1 % more instructions.
+#: Most terms added up in one accumulator before the sum is put aside: blocked summation (Higham, "The Accuracy of
+#: Floating Point Summation", 1993) keeps the error of a 4,608-term sum near that of a 576-term one.
 CHUNK = 576
 
 
 def conv2d(
     data: te.Tensor,
     weight: te.Tensor,
+    oc_blocks: int,
     stride: tuple[int, int],
     dilation: tuple[int, int],
     groups: int = 1,
+    depth_outer: bool = False,
 ) -> te.Tensor:
-    """Valid convolution of `data` (padding is part of its shape) with packed weights.
+    """Valid convolution of `data` (padding is part of its shape) with weights in the order in which they are read.
 
-    data: (N, IC/ib, H, W, ib); weight: (OC/ob, IC/groups/ib, KH, KW, ib, ob); result: (N, OC/ob, OH, OW, ob), of the
-    dtype of `data`. An NCHW tensor is the case ib = 1. With groups, a block of channels lies within one group.
+    data: (N, IC/ib, H, W, ib); weight: (tiles, chunks, chunk, KH, KW, ib, oc_tile, ob), or with `depth_outer` chunks
+    before tiles: a tile is `oc_tile` blocks of output channels, a chunk some blocks of a group's input channels.
+    Result: (N, oc_blocks, OH, OW, ob), of the dtype of `data`. An NCHW tensor is the case ib = 1. With groups, a tile
+    of channels lies within one group.
 
-    The stage is "conv". Where a result has many terms it sums "partial" (N, OC/ob, OH, OW, chunks, ob), each over some
-    blocks of input channels.
+    The stage is "conv". Where there are several chunks it sums "partial" (N, OC/ob, OH, OW, chunks, ob).
     """
     n, _, height, width, _ = (int(e) for e in data.shape)
-    oc_blocks, ic_blocks, kh, kw, ib, ob = (int(e) for e in weight.shape)
+    _, _, chunk, kh, kw, ib, oc_tile, ob = (int(e) for e in weight.shape)
+    chunks = int(weight.shape[0 if depth_outer else 1])
     out_h = (height - dilation[0] * (kh - 1) - 1) // stride[0] + 1
     out_w = (width - dilation[1] * (kw - 1) - 1) // stride[1] + 1
     blocks_per_group = oc_blocks // groups
-    chunk = _chunk(ic_blocks, kh * kw * ib)
     co, ci = te.reduce_axis((0, chunk), "co"), te.reduce_axis((0, ib), "ci")
     r, s = te.reduce_axis((0, kh), "r"), te.reduce_axis((0, kw), "s")
 
-    def tap(b: Expr, o: Expr, i: Expr, j: Expr, v: Expr, first: Expr | int = 0) -> Expr:
-        group = (o // blocks_per_group) * ic_blocks if groups > 1 else 0
-        pixel = data[b, group + first + co, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], ci]
-        return te.sum(pixel * weight[o, first + co, r, s, ci, v], axis=[co, r, s, ci])
+    def sum_chunk(b: Expr, o: Expr, i: Expr, j: Expr, c: Expr | int, v: Expr) -> Expr:
+        first = (o // blocks_per_group) * (chunks * chunk) if groups > 1 else 0
+        pixel = data[b, first + c * chunk + co, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], ci]
+        place = (c, o // oc_tile) if depth_outer else (o // oc_tile, c)
+        return te.sum(pixel * weight[(*place, co, r, s, ci, o % oc_tile, v)], axis=[co, r, s, ci])
 
     shape = (n, oc_blocks, out_h, out_w)
-    if chunk == ic_blocks:
-        return te.compute((*shape, ob), lambda b, o, i, j, v: tap(b, o, i, j, v), name="conv")
-    k = te.reduce_axis((0, ic_blocks // chunk), "k")
-    partial = te.compute(
-        (*shape, ic_blocks // chunk, ob), lambda b, o, i, j, c, v: tap(b, o, i, j, v, c * chunk), name="partial"
-    )
+    if chunks == 1:
+        return te.compute((*shape, ob), lambda b, o, i, j, v: sum_chunk(b, o, i, j, 0, v), name="conv")
+    partial = te.compute((*shape, chunks, ob), sum_chunk, name="partial")
+    k = te.reduce_axis((0, chunks), "k")
     return te.compute((*shape, ob), lambda b, o, i, j, v: te.sum(partial[b, o, i, j, k, v], axis=[k]), name="conv")
-
-
-def _chunk(ic_blocks: int, terms: int) -> int:
-    """Blocks of input channels in a partial sum; `terms` is what one block contributes."""
-    if ic_blocks * terms <= 2 * CHUNK:
-        return ic_blocks
-    limit = max(1, CHUNK // terms)
-    return next(c for c in range(min(limit, ic_blocks), 0, -1) if ic_blocks % c == 0)
 
 
 def depthwise_conv2d(

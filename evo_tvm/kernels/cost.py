@@ -22,6 +22,8 @@ def flops(kernel: LoweredGroup) -> int:
     shapes = [kernel.inputs[a].shape for a in anchor.args if a < len(kernel.inputs)]
     if anchor.kind in ("conv2d", "depthwise_conv2d"):
         per_element += 2 * math.prod(shapes[1][1:])
+    elif anchor.kind == "conv2d_transpose":  # each pixel of the image times the kernel, what is cut off included
+        return out * per_element + 2 * math.prod(shapes[0]) * math.prod(shapes[1][1:])
     elif anchor.kind == "dense":
         per_element += 2 * shapes[1][0]
     elif anchor.kind in ("max_pool2d", "avg_pool2d"):
@@ -37,6 +39,8 @@ def moved_bytes(kernel: LoweredGroup) -> int:
     for parameter in kernel.parameters:
         if parameter.view is not None:
             total += math.prod(parameter.view.shape) * np.dtype(parameter.view.dtype).itemsize
+        elif parameter.data is not None:
+            total += parameter.data.nbytes
         elif parameter.packing is not None:
             total += math.prod(parameter.packing.shape) * np.dtype(dtypes[parameter.name]).itemsize
     return total

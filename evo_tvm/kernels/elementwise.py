@@ -39,6 +39,10 @@ def _gelu(x: PrimExpr) -> PrimExpr:
     return x * _f(0.5) * (_f(1) + tirx.erf(x * _f(0.7071067811865476)))
 
 
+def _gelu_tanh(x: PrimExpr) -> PrimExpr:
+    return x * _f(0.5) * (_f(1) + tirx.tanh(x * _f(0.7978845608028654) * (_f(1) + _f(0.044715) * x * x)))
+
+
 #: operator -> its value from the values of its operands and its attributes, all float32
 EXPRESSIONS: Mapping[str, Expression] = {
     "abs": tirx.abs,
@@ -48,6 +52,7 @@ EXPRESSIONS: Mapping[str, Expression] = {
     "erf": tirx.erf,
     "exp": tirx.exp,
     "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
     "hard_sigmoid": _hard_sigmoid,
     "leaky_relu": _leaky_relu,
     "log": tirx.log,

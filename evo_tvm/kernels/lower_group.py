@@ -7,29 +7,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 from tvm import te, tirx
 from tvm.ir import Expr
 from tvm.s_tir import Schedule
 
+from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.graph import Graph, Group, Op, Value
 from evo_tvm.kernels import elementwise
-from evo_tvm.kernels.conv2d import conv2d, depthwise_conv2d
-from evo_tvm.kernels.dense import dense
 from evo_tvm.kernels.pack import Packing
-from evo_tvm.kernels.pool import global_avg_pool2d, pool2d
-from evo_tvm.kernels.winograd import F4, winograd_conv2d
+from evo_tvm.kernels.pool import global_avg_pool2d
 from evo_tvm.plan.storage import Placement, View
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One pointer that a kernel takes: a constant in a packing, or a view of a value."""
+    """One pointer that a kernel takes: a constant in a packing, or a view of a value.
+
+    data: elements that are no value of the graph, such as a table of places; the kernel takes them as they are.
+    """
 
     name: str
     view: View | None = None
     packing: Packing | None = None
+    data: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def lower_group(graph: Graph, placement: Placement, group: Group, lanes: int) ->
     if group.anchor.kind == "tir":
         func, parameters = group.anchor.attrs["func"], [_plain_parameter(v, placement) for v in (*inputs, *outputs)]
     else:
-        func, parameters = _Lowering(graph, placement, group, lanes).run()
+        func, parameters = Lowering(graph, placement, group, lanes).run()
     return LoweredGroup(group, func, tuple(parameters), inputs, outputs)
 
 
@@ -63,7 +66,12 @@ def _plain_parameter(value: Value, placement: Placement) -> Parameter:
     return Parameter(value.name, placement.view(value.name))
 
 
-class _Lowering:
+class Lowering:
+    """A group on its way into TE: algorithms declare their parameters here, in order.
+
+    values: the group's inputs; out: its output; lanes: float32 lanes of the target's vectors.
+    """
+
     def __init__(self, graph: Graph, placement: Placement, group: Group, lanes: int) -> None:
         self.graph, self.placement, self.group, self.lanes = graph, placement, group, lanes
         self.values = [graph.values[n] for n in group.inputs]
@@ -72,8 +80,9 @@ class _Lowering:
         self.tensors: list[te.Tensor] = []
 
     def run(self) -> tuple[tirx.PrimFunc, list[Parameter]]:
+        """The function and its parameters."""
         group, kind = self.group, self.group.anchor.kind
-        make = getattr(self, f"_{kind}", self._elementwise)
+        make = self._anchor if kind in ALGORITHMS else getattr(self, f"_{kind}", self._elementwise)
         output = make(group.anchor)
         view = self.placement.view(self.out.name, tuple(int(e) for e in output.shape))
         self.parameters.append(Parameter(self.out.name, view))
@@ -97,67 +106,53 @@ class _Lowering:
     # -- parameters -----------------------------------------------------------------------------------------------
 
     def _placeholder(self, parameter: Parameter, shape: tuple[int, ...]) -> te.Tensor:
-        tensor = te.placeholder(shape, name=f"p{len(self.parameters)}", dtype=self.graph.values[parameter.name].dtype)
+        dtype = self.graph.values[parameter.name].dtype if parameter.data is None else str(parameter.data.dtype)
+        tensor = te.placeholder(shape, name=f"p{len(self.parameters)}", dtype=dtype)
         self.parameters.append(parameter)
         self.tensors.append(tensor)
         return tensor
 
-    def _constant(self, index: int, packing: Packing) -> te.Tensor:
+    def constant(self, index: int, packing: Packing) -> te.Tensor:
+        """Input `index`, whose elements are known, as `packing` lays them out."""
         return self._placeholder(Parameter(self.values[index].name, packing=packing), packing.shape)
 
-    def _data(self, index: int, padding: tuple[int, int, int, int] = (0, 0, 0, 0)) -> te.Tensor:
+    def table(self, data: np.ndarray) -> te.Tensor:
+        """A constant that the algorithm makes; the same array in several kernels is stored once."""
+        return self._placeholder(Parameter("table", data=data), data.shape)
+
+    def data(self, index: int, padding: tuple[int, int, int, int] = (0, 0, 0, 0)) -> te.Tensor:
         """A rank-4 value as (N, C/b, H, W, b), `padding` of its border included."""
         value = self.values[index]
         view = self.placement.view(value.name, (*value.shape, 1), padding)
         return self._placeholder(Parameter(value.name, view), view.shape)
 
-    def _image(self) -> tuple[int, int]:
+    def matrix(self, index: int, shape: tuple[int, int]) -> te.Tensor:
+        """A value without border as a matrix."""
+        name = self.values[index].name
+        return self._placeholder(Parameter(name, self.placement.view(name, shape)), shape)
+
+    @property
+    def image(self) -> tuple[int, int]:
         """Rows and columns of the result."""
         _, _, height, width = self.out.shape
         return height, width
 
     # -- anchors --------------------------------------------------------------------------------------------------
 
-    def _conv2d(self, op: Op) -> te.Tensor:
-        data = self._data(op.args[0], op.attrs["border"])
-        ib, ob = int(data.shape[4]), self.out.layout.block
-        oc, ic, kh, kw = self.values[op.args[1]].shape
-        if op.attrs["algorithm"] == "winograd4":
-            tiles = Packing("winograd4", ((F4.m + 2) ** 2, oc // ob, ic, ob))
-            return self._epilogue(winograd_conv2d(data, self._constant(op.args[1], tiles), self._image(), F4))
-        packing = Packing("conv2d", (-(-oc // ob), -(-ic // ib), kh, kw, ib, ob))
-        weight = self._constant(op.args[1], packing)
-        stage = conv2d(data, weight, op.attrs["stride"], op.attrs["dilation"], op.attrs["groups"])
-        return self._epilogue(stage)
-
-    def _depthwise_conv2d(self, op: Op) -> te.Tensor:
-        data = self._data(op.args[0], op.attrs["padding"])
-        block = self.out.layout.block
-        c, _, kh, kw = self.values[op.args[1]].shape
-        weight = self._constant(op.args[1], Packing("depthwise", (-(-c // block), kh, kw, block)))
-        return self._epilogue(depthwise_conv2d(data, weight, op.attrs["stride"], op.attrs["dilation"]))
-
-    def _pool(self, op: Op) -> te.Tensor:
-        return self._epilogue(pool2d(self._data(op.args[0]), op.kind, out_size=self._image(), **op.attrs))
-
-    _max_pool2d = _avg_pool2d = _pool
+    def _anchor(self, op: Op) -> te.Tensor:
+        """An operator that has algorithms, computed by the one that the plan chose."""
+        algorithm = ALGORITHMS[op.kind][op.attrs["algorithm"]]
+        stage = algorithm.stage(self, op, op.attrs["config"])
+        if op.kind != "dense":
+            return self._epilogue(stage)
+        rows, width, lanes = int(stage.shape[0]), self.out.shape[-1], self.lanes
+        return self._output((rows, width), 1, lambda i, j: stage[i, j // lanes, j % lanes])
 
     def _global_avg_pool2d(self, op: Op) -> te.Tensor:
         value = self.values[op.args[0]]
-        total, block = global_avg_pool2d(self._data(op.args[0])), value.layout.block
+        total, block = global_avg_pool2d(self.data(op.args[0])), value.layout.block
         scale = tirx.const(1.0 / (value.shape[2] * value.shape[3]), "float32")
         return self._output(self.out.shape, 1, lambda n, c, *_: total[n, c // block, c % block] * scale)
-
-    def _dense(self, op: Op) -> te.Tensor:
-        depth, width = self.values[op.args[1]].shape
-        rows = math.prod(self.out.shape[:-1])
-        data_value = self.values[op.args[0]]
-        view = self.placement.view(data_value.name, (rows, depth))
-        data = self._placeholder(Parameter(data_value.name, view), (rows, depth))
-        panels = -(-width // self.lanes)
-        weight = self._constant(op.args[1], Packing("dense", (panels, depth, self.lanes)))
-        product, lanes = dense(data, weight), self.lanes
-        return self._output((rows, width), 1, lambda i, j: product[i, j // lanes, j % lanes])
 
     def _concat(self, op: Op) -> te.Tensor:
         parts = [self._whole(i) for i in op.args]
@@ -174,7 +169,7 @@ class _Lowering:
     def _transform(self, op: Op) -> te.Tensor:
         """From any block to any other; idle lanes of the result are zero."""
         value, block, old = self.values[0], self.out.layout.block, self.values[0].layout.block
-        data = self._data(0)
+        data = self.data(0)
         channels = value.shape[1]
 
         def element(n, co, h, w, v):  # type: ignore[no-untyped-def]
@@ -207,7 +202,7 @@ class _Lowering:
         """A value in its logical shape."""
         value = self.values[index]
         if value.data is not None:
-            return self._constant(index, Packing("plain", value.shape or (1,)))
+            return self.constant(index, Packing("plain", value.shape or (1,)))
         view = self.placement.view(value.name, value.shape or (1,))
         return self._placeholder(Parameter(value.name, view), view.shape)
 
@@ -258,7 +253,7 @@ class _Lowering:
     def _seen(self, index: int, shape: tuple[int, ...]) -> te.Tensor:
         value = self.values[index]
         if value.data is not None:
-            return self._constant(index, Packing("plain", shape))
+            return self.constant(index, Packing("plain", shape))
         return self._placeholder(Parameter(value.name, self.placement.view(value.name, shape)), shape)
 
     def _blocked_operand(self, index: int, block: int) -> Callable[[tuple[Expr, ...]], Expr]:
@@ -269,9 +264,9 @@ class _Lowering:
         if not blocked:
             tensor = self._seen(index, (n, c, h, w))
         elif value.data is not None:
-            tensor = self._constant(index, Packing("blocked", (n, -(-c // block), h, w, block)))
+            tensor = self.constant(index, Packing("blocked", (n, -(-c // block), h, w, block)))
         else:
-            tensor = self._data(index)
+            tensor = self.data(index)
 
         def load(at: tuple[Expr, ...]) -> Expr:
             b, co, i, j, v = at

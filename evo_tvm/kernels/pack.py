@@ -2,30 +2,80 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from evo_tvm.kernels.winograd import F4, transform_weights
+from evo_tvm.kernels.grouped import pack_lanewise, pack_windowed
+from evo_tvm.kernels.im2col import pack_im2col
+from evo_tvm.kernels.indirect import pack_indirect
+from evo_tvm.kernels.transposed import pack_transposed
+from evo_tvm.kernels.winograd import F2, F4, WEIGHT_AXES, Transform, transform_weights
+
+#: The transform that each Winograd packing stands for.
+TRANSFORMS: Mapping[str, Transform] = {"winograd2": F2, "winograd4": F4}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a packed constant is made of a smaller one at load: Winograd's G g G^T, in float64 within.
+
+    matrix: G, (m + 2, 3). The smaller one is packed as "filters": (blocks, channels, 3, 3, lanes). strides: of an
+    element of the transformed tile, of a block and of a channel in the result, whose lanes lie side by side.
+    """
+
+    matrix: tuple[tuple[float, ...], ...]
+    blocks: int
+    channels: int
+    lanes: int
+    strides: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Packing:
     """How a constant is laid out for a kernel, and the shape that it then has.
 
-    conv2d: OIHW -> (O/ob, I/ib, H, W, ib, ob); depthwise: (C, 1, H, W) -> (C/b, H, W, b);
-    winograd4: OIHW -> (36, O/ob, I, ob), transformed; dense: (K, N) -> (N/b, K, b);
-    blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only.
+    conv2d: OIHW -> (tiles, chunks, chunk, H, W, ib, oc_tile, ob), `oc_tile` blocks of output channels a tile and
+    `chunk` of input channels a chunk; conv2d_by_depth: the same, chunks before tiles;
+    filters: OIHW -> (O/ob, I, H, W, ob); winograd2, winograd4: OIHW -> WEIGHT_AXES of kernels/winograd.py, transformed,
+    which is made of filters at load; depthwise: (C, 1, H, W) -> (C/b, H, W, b); dense: (K, N) -> (N/b, K, b);
+    blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only; im2col, indirect, windowed, lanewise, transposed: as the
+    functions of these names in kernels/ say.
     Channels are padded up to whole blocks with zeros.
+
+    extra: what the shape does not tell: (ib,) of im2col, (groups,) of windowed, (top, left) of transposed.
     """
 
     kind: str
     shape: tuple[int, ...]
+    extra: tuple[int, ...] = ()
 
     def apply(self, data: np.ndarray) -> np.ndarray:
         """The packed copy of `data`, C-contiguous."""
-        return np.ascontiguousarray(_PACKERS[self.kind](data, self.shape))
+        return np.ascontiguousarray(_PACKERS[self.kind](data, self.shape, *self.extra))
+
+    @property
+    def stored(self) -> Packing:
+        """How the .evo file keeps the constant: so, or smaller where `preparation` makes this of it."""
+        how = self.preparation
+        return self if how is None else Packing("filters", (how.blocks, how.channels, 3, 3, how.lanes))
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """What makes this of what is stored; None where nothing is to be done."""
+        if self.kind not in TRANSFORMS:
+            return None
+        extents = dict(zip(WEIGHT_AXES, self.shape, strict=True))
+        strides = {axis: math.prod(self.shape[i + 1 :]) for i, axis in enumerate(WEIGHT_AXES)}
+        return Preparation(
+            matrix=TRANSFORMS[self.kind].g,
+            blocks=extents["o"],
+            channels=extents["i"],
+            lanes=extents["v"],
+            strides=(strides["e"], strides["o"], strides["i"]),
+        )
 
 
 def _pad(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -37,9 +87,20 @@ def _pad(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _conv2d(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    oo, io, kh, kw, ib, ob = shape
-    padded = _pad(data, (oo * ob, io * ib, kh, kw))
-    return padded.reshape(oo, ob, io, ib, kh, kw).transpose(0, 2, 4, 5, 3, 1)
+    tiles, chunks, chunk, kh, kw, ib, oc_tile, ob = shape
+    padded = _pad(data, (tiles * oc_tile * ob, chunks * chunk * ib, kh, kw))
+    axes = padded.reshape(tiles, oc_tile, ob, chunks, chunk, ib, kh, kw)
+    return axes.transpose(0, 3, 4, 6, 7, 5, 1, 2)
+
+
+def _conv2d_by_depth(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return _conv2d(data, (shape[1], shape[0], *shape[2:])).swapaxes(0, 1)
+
+
+def _filters(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    blocks, channels, kh, kw, ob = shape
+    padded = _pad(data, (blocks * ob, channels, kh, kw))
+    return padded.reshape(blocks, ob, channels, kh, kw).transpose(0, 2, 3, 4, 1)
 
 
 def _depthwise(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -58,11 +119,42 @@ def _blocked(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return _pad(full, (n, blocks * block, h, w)).reshape(n, blocks, block, h, w).transpose(0, 1, 3, 4, 2)
 
 
-_PACKERS: Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {
-    "winograd4": lambda data, shape: transform_weights(data, F4, shape[3]),
+def _winograd(transform: Transform) -> Callable[[np.ndarray, tuple[int, ...]], np.ndarray]:
+    return lambda data, shape: transform_weights(data, transform, shape[-1])
+
+
+def _im2col(data: np.ndarray, shape: tuple[int, ...], ib: int) -> np.ndarray:
+    return pack_im2col(data, ib, ob=shape[3], oc_tile=shape[2])
+
+
+def _indirect(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return pack_indirect(data, ib=shape[3], ob=shape[5], oc_tile=shape[4])
+
+
+def _windowed(data: np.ndarray, shape: tuple[int, ...], groups: int) -> np.ndarray:
+    return pack_windowed(data, groups, shape[-1])
+
+
+def _lanewise(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return pack_lanewise(data, shape[-1])
+
+
+def _transposed(data: np.ndarray, shape: tuple[int, ...], top: int, left: int) -> np.ndarray:
+    return pack_transposed(data, (shape[0], shape[1]), (top, left), ib=shape[6], ob=shape[8], oc_tile=shape[7])
+
+
+_PACKERS: Mapping[str, Callable[..., np.ndarray]] = {
+    **{kind: _winograd(transform) for kind, transform in TRANSFORMS.items()},
     "conv2d": _conv2d,
+    "conv2d_by_depth": _conv2d_by_depth,
+    "filters": _filters,
     "depthwise": _depthwise,
     "dense": _dense,
     "blocked": _blocked,
+    "im2col": _im2col,
+    "indirect": _indirect,
+    "windowed": _windowed,
+    "lanewise": _lanewise,
+    "transposed": _transposed,
     "plain": lambda data, shape: data.reshape(shape),
 }

@@ -51,29 +51,48 @@ def cook_toom(m: int, points: Sequence[Fraction]) -> Transform:
     return Transform(m, floats(bt), floats([*g, [Fraction(0), Fraction(0), Fraction(1)]]), floats(at))
 
 
+#: F(2 x 2, 3 x 3).
+F2 = cook_toom(2, [Fraction(0), Fraction(1), Fraction(-1)])
+
 #: F(4 x 4, 3 x 3). The usual points 0, +-1, +-2 make rounding errors four times as large as these do (Barabasz et al.,
 #: "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2018, on such choices).
 F4 = cook_toom(4, [Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)])
 
 
+#: The order of the axes of transformed weights, which this line alone decides: the order in which they are read. o: the
+#: output channels of a register tile; e: element of a transformed tile, row by row; i: input channel; v: channel within
+#: the register tile, which stays the last.
+WEIGHT_AXES = "oeiv"
+
+
+def transformed_shape(oc: int, ic: int, transform: Transform, ob: int) -> tuple[int, ...]:
+    """The shape of what `transform_weights` gives."""
+    extents = {"e": (transform.m + 2) ** 2, "o": oc // ob, "i": ic, "v": ob}
+    return tuple(extents[axis] for axis in WEIGHT_AXES)
+
+
 def transform_weights(weight: np.ndarray, transform: Transform, ob: int) -> np.ndarray:
-    """G g G^T. weight: (OC, IC, 3, 3), OC whole blocks; result: ((m+2)^2, OC/ob, IC, ob). In float64 within."""
+    """G g G^T. weight: (OC, IC, 3, 3), OC whole blocks; result: axes WEIGHT_AXES, contiguous. In float64 within."""
     g = np.array(transform.g)
     oc, ic = weight.shape[:2]
     u = np.einsum("ak,oikl,bl->aboi", g, weight.astype(np.float64), g, optimize=True)
-    packed: np.ndarray = u.reshape(len(g) ** 2, oc // ob, ob, ic).transpose(0, 1, 3, 2).astype(weight.dtype)
-    return packed
+    tiles = u.reshape(len(g) ** 2, oc // ob, ob, ic)
+    return np.ascontiguousarray(np.einsum(f"eovi->{WEIGHT_AXES}", tiles), weight.dtype)
 
 
-def winograd_conv2d(data: te.Tensor, weight: te.Tensor, out_size: tuple[int, int], transform: Transform) -> te.Tensor:
-    """3x3 convolution, stride 1, of `data`, whose shape reaches as far as whole tiles do.
+def winograd_conv2d(
+    data: te.Tensor, weight: te.Tensor, out_size: tuple[int, int], transform: Transform, ob: int
+) -> te.Tensor:
+    """3x3 convolution, stride 1, of `data`, whose shape reaches as far as whole tiles do; `ob` lanes in a result block.
 
     data: (N, IC/b, ceil(OH/m)*m + 2, ceil(OW/m)*m + 2, b); weight: as `transform_weights` gives; result, stage "conv":
     (N, OC/b, OH, OW, b). Before it the stages "columns" and "input" (the input's transform), "product" and "rows".
     """
     m, size = transform.m, transform.m + 2
     n, ic_blocks, _, _, ib = (int(e) for e in data.shape)
-    _, oc_blocks, channels, ob = (int(e) for e in weight.shape)
+    oc_tiles, _, channels, width = (int(e) for e in weight.shape)
+    oc_tile = width // ob
+    oc_blocks = oc_tiles * oc_tile
     down, across = -(-out_size[0] // m), -(-out_size[1] // m)
     columns = te.compute(
         (n, ic_blocks, down, across, size, size, ib),
@@ -89,7 +108,9 @@ def winograd_conv2d(data: te.Tensor, weight: te.Tensor, out_size: tuple[int, int
     product = te.compute(
         (n, oc_blocks, size, size, down, across, ob),
         lambda b, o, e, f, y, x, v: te.sum(
-            transformed[b, e, f, k // ib, y, x, k % ib] * weight[e * size + f, o, k, v], axis=[k]
+            transformed[b, e, f, k // ib, y, x, k % ib]
+            * weight[o // oc_tile, e * size + f, k, o % oc_tile * ob + v],
+            axis=[k],
         ),
         name="product",
     )

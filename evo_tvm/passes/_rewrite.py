@@ -23,6 +23,10 @@ Found = TypeVar("Found")
 
 __all__ = ["TUPLE_ITEM", "Graph", "Refusal", "Rule", "operator_name", "refusals", "retyped", "rewriting_pass"]
 
+# Classes of expressions are final: comparing `type` spares the slow `isinstance` of TVM's objects.
+_OPAQUE = (relax.If, relax.Function, relax.SeqExpr)
+_VARIABLES = (relax.Var, relax.DataflowVar)
+
 #: How often a pass may walk a function before it is taken for a rule that undoes another.
 MAX_WALKS = 64
 
@@ -97,11 +101,13 @@ class Graph:
     def __init__(self, function: relax.Function, builder: relax.BlockBuilder, module: tvm.IRModule) -> None:
         self.module = module
         self.root: relax.Var | None = None
+        self.block = 0  # number of the block being rewritten, outside which its dataflow variables are not seen
         self._function = function
         self._builder = builder
         # Keys are hash(var), the address of the C++ object: comparing two wrappers of one variable is slow.
         self._value_of: dict[int, Expr] = {}
         self._uses: dict[int, int] = {}
+        self._readers: dict[int, list[Expr]] | None = None  # made when a rule first asks in a walk
         self._replaced: dict[int, Expr] = {}
         self._pinned: set[int] = set()  # read where nothing is rewritten: inside branches, closures and match_cast
         self._returned = [hash(var) for var in relax.analysis.free_vars(function.body.body)]
@@ -118,7 +124,7 @@ class Graph:
         return "" if self.root is None else str(self.root.name)
 
     def producer(self, expr: Expr, *operators: str) -> Call | None:
-        """The call that computes `expr`, where it is a variable bound to a call (of one of `operators`, if given)."""
+        """The call (of one of `operators`, if given) that computes `expr`, where that is a variable of this block."""
         value = self._value_of.get(hash(expr)) if isinstance(expr, relax.Var) else None
         return value if isinstance(value, Call) and (not operators or operator_name(value) in operators) else None
 
@@ -130,6 +136,16 @@ class Graph:
     def only_use(self, expr: Expr) -> bool:
         """Whether nothing but the one that asks reads `expr`; perhaps false during the walk that makes it so."""
         return self._uses.get(hash(expr), 0) <= 1
+
+    def readers(self, expr: Expr) -> list[Expr] | None:
+        """The values that read a variable when the walk began; None where the function returns it, or emitted ones."""
+        if self._readers is None:
+            self._readers = {hash(node.var): [] for _, nodes in self._blocks for node in nodes}
+            for _, nodes in self._blocks:
+                for node in nodes:
+                    for read in node.reads:
+                        self._readers.setdefault(read, []).append(node.value)
+        return None if hash(expr) in self._returned else self._readers.get(hash(expr))
 
     def emit(self, call: Expr, name: str = "lv") -> relax.Var:
         """Bind a call whose operands are variables, constants and tuples of them, ahead of the root; its variable."""
@@ -172,7 +188,7 @@ class Graph:
         self._refused.clear()
         fired = False
         for position, (dataflow, nodes) in enumerate(self._blocks):
-            self._block = []
+            self.block, self._block, self._value_of = position, [], {}
             for node in nodes:
                 if node.opaque:
                     self._block.append(node)
@@ -214,13 +230,12 @@ class Graph:
         raise RuntimeError(f"{pass_name} does not come to an end at {self.root_name}")
 
     def _count(self) -> None:
-        """Find every variable's value, how often each is read, and which must stay because opaque values read them."""
-        self._value_of = {}
+        """Find how often every variable is read, and which must stay because opaque values read them."""
         self._uses = {}
+        self._readers = None
         self._pinned = set()
         for _, nodes in self._blocks:
             for node in nodes:
-                self._value_of[hash(node.var)] = node.value
                 if node.opaque:
                     self._pinned.update(node.reads)
                 self._add_uses(node.reads)
@@ -313,30 +328,32 @@ def _report(refused: list[Refusal]) -> None:
 
 
 def _node(var: relax.Var, value: Expr, binding: relax.Binding | None = None) -> _Node:
-    opaque = isinstance(value, relax.If | relax.Function | relax.SeqExpr) or isinstance(binding, relax.MatchCast)
+    opaque = type(value) in _OPAQUE or type(binding) is relax.MatchCast
     reads = relax.analysis.free_vars(value) if opaque else _variables(value)
     return _Node(var, value, binding, [hash(read) for read in reads], opaque)
 
 
 def _operands(value: Expr) -> list[Expr]:
-    if isinstance(value, Call):
-        return list(value.args)
-    if isinstance(value, relax.Tuple):
-        return list(value.fields)
-    return [value.tuple_value] if isinstance(value, relax.TupleGetItem) else []
+    kind = type(value)
+    if kind is Call or kind is relax.Tuple:
+        operands: list[Expr] = (value.args if kind is Call else value.fields)[:]  # iterating takes thrice as long
+        return operands
+    return [value.tuple_value] if kind is relax.TupleGetItem else []
 
 
 def _variables(value: Expr) -> list[relax.Var]:
-    if isinstance(value, relax.Var):
+    if type(value) in _VARIABLES:
         return [value]
     return [var for operand in _operands(value) for var in _variables(operand)]
 
 
 def _substitute(value: Expr, replaced: dict[int, Expr]) -> Expr:
     """`value` with replaced variables put in; the same object when it has none."""
-    if isinstance(value, relax.Var):
+    if type(value) in _VARIABLES:
         return replaced.get(hash(value), value)
     old = _operands(value)
+    if not old:
+        return value
     new = [_substitute(operand, replaced) for operand in old]
     if all(a is b for a, b in zip(old, new, strict=True)):
         return value

@@ -28,21 +28,28 @@ _NEVER_NEGATIVE = ("relax.nn.relu", "relax.sigmoid", "relax.nn.softmax", "relax.
 
 Array = npt.NDArray[Any]
 
+#: Names by the address of the operator's object, which lives as long as TVM does: reading one takes microseconds.
+_operator_names: dict[int, str] = {}
+
 
 def operator_name(value: Expr) -> str:
     """What rules name as their root: "relax.add" for such a call, "tuple_get_item" for an item, "" for all else."""
     if isinstance(value, Call):
-        return str(value.op.name) if isinstance(value.op, Op) else ""
+        callee = value.op
+        name = _operator_names.get(hash(callee))
+        if name is None and isinstance(callee, Op):
+            name = _operator_names[hash(callee)] = str(callee.name)
+        return name or ""
     return TUPLE_ITEM if isinstance(value, relax.TupleGetItem) else ""
 
 
 def shape_of(expr: Expr) -> tuple[int, ...] | None:
     """The shape of a tensor; None where it is not a tensor or a dimension is not a number."""
     ty = expr.ty
-    if not isinstance(ty, relax.TensorType) or ty.shape is None:
+    if not isinstance(ty, relax.TensorType) or not isinstance(ty.shape, relax.ShapeExpr):
         return None
-    dims = list(ty.shape)
-    return tuple(int(dim) for dim in dims) if all(isinstance(dim, tvm.tirx.IntImm) for dim in dims) else None
+    dims = ty.shape.values[:]
+    return tuple(int(dim.value) for dim in dims) if all(type(dim) is tvm.tirx.IntImm for dim in dims) else None
 
 
 def dtype_of(expr: Expr) -> str:

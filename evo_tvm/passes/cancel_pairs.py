@@ -25,7 +25,7 @@ class _Pair:
     inner: Call
 
 
-class _Transposes(Rule[_Pair]):
+class Transposes(Rule[_Pair]):
     roots: ClassVar[tuple[str, ...]] = ("relax.permute_dims",)
 
     def match(self, graph: Graph, value: Expr) -> _Pair | None:
@@ -33,18 +33,18 @@ class _Transposes(Rule[_Pair]):
         return None if inner is None else _Pair(value, inner)
 
     def rewrite(self, graph: Graph, found: _Pair) -> Expr:
-        first, second = _axes(found.inner), _axes(found.outer)
+        first, second = transpose_axes(found.inner), transpose_axes(found.outer)
         axes = [first[axis] for axis in second]
         source = found.inner.args[0]
         return source if axes == sorted(axes) else relax.op.permute_dims(source, axes)
 
 
-def _axes(call: Call) -> list[int]:
+def transpose_axes(call: Call) -> list[int]:
     rank = int(call.ty.ndim)
     return list(range(rank))[::-1] if call.attrs.axes is None else [int(axis) % rank for axis in call.attrs.axes]
 
 
-class _Reshapes(Rule[_Pair]):
+class Reshapes(Rule[_Pair]):
     roots: ClassVar[tuple[str, ...]] = _RESHAPES
 
     def match(self, graph: Graph, value: Expr) -> _Pair | None:
@@ -149,5 +149,5 @@ class _ConcatThenSplit(Rule[_Piece]):
 
 cancel_pairs = rewriting_pass(
     "cancel_pairs",
-    lambda: [_Transposes(), _Reshapes(), _Casts(), _Quantization(), _SplitThenConcat(), _ConcatThenSplit()],
+    lambda: [Transposes(), Reshapes(), _Casts(), _Quantization(), _SplitThenConcat(), _ConcatThenSplit()],
 )

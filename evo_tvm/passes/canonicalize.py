@@ -1,12 +1,14 @@
-"""c + x => x + c; x - c => x + (-c); x / c => x * (1 / c); -x => x * -1; squeeze(x) => reshape(x, shape).
+"""c + x => x + c; x - c => x + (-c); x / c => x * (1 / c); x * (y * c) => x * y * c; squeeze(x) => reshape(x, shape).
 
 One way of writing what the other passes look for: constants on the right of `add` and `multiply`, no division by or
-subtraction of floating constants, and `reshape` for everything that only changes a shape. A quotient by a constant
-changes by at most one unit in the last place, and not at all where the constant is a power of two.
+subtraction of floating constants, scalar factors last, and `reshape` for everything that only changes a shape. A
+quotient by a constant changes by at most one unit in the last place, and not at all where the constant is a power of
+two.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +16,17 @@ from tvm import relax
 from tvm.ir import Call, Expr
 
 from evo_tvm.passes._rewrite import Graph, Rule, operator_name, retyped, rewriting_pass
-from evo_tvm.passes._values import array_of, constant, dtype_of, is_constant, is_float, shape_of, values_of
+from evo_tvm.passes._values import (
+    array_of,
+    constant,
+    dtype_of,
+    is_constant,
+    is_float,
+    same_type,
+    scalar_of,
+    shape_of,
+    values_of,
+)
 
 _COMMUTATIVE = ("relax.add", "relax.multiply", "relax.maximum", "relax.minimum")
 _RESHAPES = ("relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten")
@@ -71,6 +83,32 @@ class _NoDivision(Rule[Call]):
         return relax.op.multiply(found.args[0], constant(1 / values_of(found.args[1]), dtype_of(found)))
 
 
+@dataclass(frozen=True)
+class _Nested:
+    call: Call
+    data: Expr
+    inner: Call  # y * c
+
+
+class _ScalarsLast(Rule[_Nested]):
+    """`x * (y * c)` as `(x * y) * c`: the weight of the layer that follows can take c."""
+
+    roots: ClassVar[tuple[str, ...]] = ("relax.multiply",)
+
+    def match(self, graph: Graph, value: Expr) -> _Nested | None:
+        if not is_float(dtype_of(value)) or is_constant(value.args[1]) or not same_type(*value.args):
+            return None
+        for data, other in (value.args, list(value.args)[::-1]):
+            inner = graph.producer(other, "relax.multiply") if graph.only_use(other) else None
+            if inner is not None and same_type(inner, inner.args[0]) and scalar_of(inner.args[1]) is not None:
+                return _Nested(value, data, inner)
+        return None
+
+    def rewrite(self, graph: Graph, found: _Nested) -> Expr:
+        product = graph.emit(retyped(found.call, [found.data, found.inner.args[0]]), graph.root_name)
+        return retyped(found.call, [product, found.inner.args[1]])
+
+
 class _OnlyReshape(Rule[Call]):
     roots: ClassVar[tuple[str, ...]] = _RESHAPES
 
@@ -82,5 +120,5 @@ class _OnlyReshape(Rule[Call]):
 
 
 canonicalize = rewriting_pass(
-    "canonicalize", lambda: [_ConstantsRight(), _NoSubtraction(), _NoDivision(), _OnlyReshape()]
+    "canonicalize", lambda: [_ConstantsRight(), _NoSubtraction(), _NoDivision(), _ScalarsLast(), _OnlyReshape()]
 )

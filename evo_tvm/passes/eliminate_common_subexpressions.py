@@ -31,7 +31,7 @@ class _Reuse(Rule[relax.Var]):
     def match(self, graph: Graph, value: Expr) -> relax.Var | None:
         if not isinstance(value, Call | relax.TupleGetItem):
             return None
-        key = self._key(value)
+        key = (graph.block, self._key(value))
         first = self._seen.get(key)
         if first is None:
             self._seen[key] = graph.root

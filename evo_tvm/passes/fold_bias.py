@@ -33,7 +33,7 @@ class _Sums:
     inner: Call
 
 
-class _AddBiases(Rule[_Sums]):
+class AddBiases(Rule[_Sums]):
     roots: ClassVar[tuple[str, ...]] = ("relax.add",)
 
     def match(self, graph: Graph, value: Expr) -> _Sums | None:
@@ -85,4 +85,4 @@ class _NormalForm(Rule[_Bias]):
         return retyped(found.call, [found.call.args[0], bias])
 
 
-fold_bias = rewriting_pass("fold_bias", lambda: [_AddBiases(), _NormalForm()])
+fold_bias = rewriting_pass("fold_bias", lambda: [AddBiases(), _NormalForm()])

@@ -121,16 +121,32 @@ class _TransposeToReshape(Rule[Call]):
         return relax.op.reshape(found.args[0], shape_of(found))
 
 
+#: Operators that only choose among the elements of their first operand, or average them.
+_KEEP_SIGN = (
+    *("relax.reshape", "relax.permute_dims", "relax.strided_slice", "relax.nn.max_pool2d", "relax.nn.avg_pool2d"),
+    "relax.nn.adaptive_avg_pool2d",
+)
+
+
 class _RemoveRepeatedActivation(Rule[Call]):
-    """A ReLU of what cannot be negative."""
+    """A ReLU of what cannot be negative, past what does not change that."""
 
     roots: ClassVar[tuple[str, ...]] = ("relax.nn.relu",)
 
     def match(self, graph: Graph, value: Expr) -> Call | None:
-        return value if is_never_negative(graph.producer(value.args[0])) else None
+        return value if _cannot_be_negative(graph, value.args[0]) else None
 
     def rewrite(self, graph: Graph, found: Call) -> Expr:
         return found.args[0]
+
+
+def _cannot_be_negative(graph: Graph, expr: Expr) -> bool:
+    call = graph.producer(expr)
+    if call is not None and operator_name(call) in _KEEP_SIGN:
+        return _cannot_be_negative(graph, call.args[0])
+    if call is not None and operator_name(call) == "relax.concat" and isinstance(call.args[0], relax.Tuple):
+        return all(_cannot_be_negative(graph, field) for field in call.args[0].fields)
+    return is_never_negative(call)
 
 
 remove_no_ops = rewriting_pass(

@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from evo_tvm.algorithms.spatial_pack import FEW_CHANNELS
 from evo_tvm.graph import Graph, Group, Layout, Op, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 
-#: A convolution over at most this many channels reads them unblocked: blocks would be mostly idle lanes.
-FEW_CHANNELS = 4
+_CONVOLUTIONS = ("conv2d", "conv2d_transpose", "depthwise_conv2d")
+
 #: Kernels that can write their result into a border or into a part of a larger value.
 PLACEABLE = frozenset(EXPRESSIONS) | {
-    "conv2d",
-    "depthwise_conv2d",
+    *_CONVOLUTIONS,
     "max_pool2d",
     "avg_pool2d",
     "transform",
@@ -68,7 +68,7 @@ class _Assigner:
             name if want is None else self._in_layout(name, want)
             for name, want in zip(group.inputs, wanted, strict=True)
         )
-        if group.anchor.kind in ("conv2d", "depthwise_conv2d"):
+        if group.anchor.kind in _CONVOLUTIONS:
             border = group.anchor.attrs.get("border", group.anchor.attrs["padding"])
             inputs = (self._with_halo(inputs[group.anchor.args[0]], border), *inputs[1:])
         for name in group.outputs:
@@ -87,7 +87,7 @@ class _Assigner:
         result = self._result_block(group, values)
         wanted = [self._operand_block(v, shape, result) for v in values]
         anchor = group.anchor.args[0]
-        if kind == "conv2d":
+        if kind in ("conv2d", "conv2d_transpose"):
             few = values[anchor].shape[1] <= FEW_CHANNELS and values[anchor].layout.block == 1
             wanted[anchor] = 1 if few and not _read_behind_anchor(group, anchor) else self.block
         elif kind == "depthwise_conv2d":
@@ -102,7 +102,7 @@ class _Assigner:
 
     def _result_block(self, group: Group, values: list[Value]) -> int:
         kind, shape = group.anchor.kind, self.values[group.output].shape
-        if kind in ("conv2d", "depthwise_conv2d"):
+        if kind in _CONVOLUTIONS:
             return self.block
         if kind == "global_avg_pool2d" or len(shape) != 4:
             return 1

@@ -9,7 +9,17 @@ from evo_tvm.graph import Graph, Group, Op
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 
 #: Anchors whose kernels end in an elementwise stage.
-FUSABLE = frozenset({"conv2d", "depthwise_conv2d", "dense", "max_pool2d", "avg_pool2d", "global_avg_pool2d"})
+FUSABLE = frozenset(
+    {
+        "conv2d",
+        "conv2d_transpose",
+        "depthwise_conv2d",
+        "dense",
+        "max_pool2d",
+        "avg_pool2d",
+        "global_avg_pool2d",
+    }
+)
 
 
 def fuse_epilogues(graph: Graph) -> Graph:

@@ -20,7 +20,13 @@ from evo_tvm.graph import Graph, Group, Op, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 
 #: Relax elementwise operators whose names differ from ours.
-_RENAMED = {"nn.relu": "relu", "nn.leakyrelu": "leaky_relu", "nn.silu": "silu", "nn.gelu": "gelu"}
+_RENAMED = {
+    "nn.relu": "relu",
+    "nn.leakyrelu": "leaky_relu",
+    "nn.silu": "silu",
+    "nn.gelu": "gelu",
+    "nn.gelu_tanh": "gelu_tanh",
+}
 #: Operators that only say the same elements have another shape.
 _VIEWS = {"reshape", "flatten", "squeeze", "expand_dims"}
 
@@ -161,6 +167,8 @@ class _Reader:
         values = [self.values[n] for n in names]
         if any(v.dtype != "float32" for v in values):
             return None
+        if kind == "nn.prelu":
+            return self._claim_prelu(call, names)
         if kind in EXPRESSIONS:
             return kind, names, _elementwise_attrs(kind, call)
         if values and values[0].data is not None:
@@ -168,6 +176,18 @@ class _Reader:
         claim = getattr(self, f"_claim_{kind.replace('.', '_')}", None)
         found = claim(call, values) if claim else None
         return (found[0], names, found[1]) if found else None
+
+    def _claim_prelu(
+        self, call: relax.Call, names: tuple[str, ...]
+    ) -> tuple[str, tuple[str, ...], dict[str, Any]] | None:
+        """With constant slopes, which become a constant that broadcasts against the data."""
+        data, slope = (self.values[n] for n in names)
+        if slope.data is None:
+            return None
+        rank = len(data.shape)
+        axis = int(call.attrs.axis) % rank
+        shape = [slope.size if place == axis else 1 for place in range(rank)]
+        return "prelu", (names[0], self.new_value(slope.name, None, slope.data.reshape(shape))), {}
 
     def _claim_nn_conv2d(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
         attrs, (data, weight) = call.attrs, values
@@ -180,11 +200,23 @@ class _Reader:
             "dilation": _ints(attrs.dilation),
             "groups": groups,
         }
-        if groups == ic == oc and groups > 1:
-            return "depthwise_conv2d", kept
-        if groups > 1 and (oc // groups % self.lanes or ic // groups % self.lanes):
+        return ("depthwise_conv2d" if groups == ic == oc and groups > 1 else "conv2d"), kept
+
+    def _claim_nn_conv2d_transpose(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        """Unless it is grouped, or has a stride and a dilation in one direction."""
+        attrs, weight = call.attrs, values[1]
+        if weight.data is None or str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "IOHW":
             return None
-        return "conv2d", kept
+        stride, dilation = _ints(attrs.strides), _ints(attrs.dilation)
+        if int(attrs.groups) != 1 or any(s > 1 and d > 1 for s, d in zip(stride, dilation, strict=True)):
+            return None
+        return "conv2d_transpose", {
+            "stride": stride,
+            "padding": _ints(attrs.padding),
+            "dilation": dilation,
+            "groups": 1,
+            "output_padding": _ints(attrs.output_padding),
+        }
 
     def _claim_matmul(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
         data, weight = values

@@ -37,11 +37,16 @@ _VERSION, _DATE = 20, 0x21  # version 2.0; 1980-01-01, so that equal models give
 
 @dataclass(frozen=True)
 class Contents:
-    """What an .evo file holds. `library` and `weights` are views of the mapped file, and keep it mapped."""
+    """What an .evo file holds. `library` and `weights` are views of `mapping`, the mapped file, and keep it mapped."""
 
     manifest: Manifest
     library: memoryview
     weights: memoryview
+    mapping: mmap.mmap
+
+    def forget(self) -> None:
+        """Gives back the memory that the file took so far; what is read of it again comes from the system's cache."""
+        self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def checksum(data: bytes | memoryview) -> str:
@@ -90,18 +95,25 @@ def write(path: str | os.PathLike[str], manifest: Manifest, library: bytes, weig
 
     Raises UsageError: `path` cannot be written. ArtifactError: the model is too large for the format (4 GB).
     """
+    parts = pack(manifest, library, weights, path)
+    with write_whole(path) as file:
+        for part in parts:
+            file.write(part)
+
+
+def pack(
+    manifest: Manifest, library: bytes, weights: bytes | memoryview, where: object = "model"
+) -> list[bytes | memoryview]:
+    """The parts of an .evo file, one after the other; raises ArtifactError as `write`."""
     weights = memoryview(weights).cast("B")
     manifest = manifest.with_checksums({LIBRARY: checksum(library), WEIGHTS: checksum(weights)})
     contents: list[bytes | memoryview] = [manifest.to_json().encode(), library, weights]
     if sum(map(len, contents)) > _LIMIT - 16 * _ALIGN:
-        raise ArtifactError("the model is larger than an .evo file can be", where=path, expected="below 4 GB")
+        raise ArtifactError("the model is larger than an .evo file can be", where=where, expected="below 4 GB")
     members = [_Member(n, len(data), zlib.crc32(data)) for n, data in zip(MEMBERS, contents, strict=True)]
     local, _, directory = _headers(members)
-    with write_whole(path) as file:
-        for (_, header), data in zip(local, contents, strict=True):
-            file.write(header)
-            file.write(data)
-        file.write(directory)
+    parts = [part for (_, header), data in zip(local, contents, strict=True) for part in (header, data)]
+    return [*parts, directory]
 
 
 # ---- Reading --------------------------------------------------------------------------------------------------------
@@ -115,7 +127,8 @@ def read(path: str | os.PathLike[str], accept: Callable[[Manifest, str], None] |
     an .evo file does not have.
     """
     where = os.fspath(path)
-    data = memoryview(_map(where))
+    mapping = _map(where)
+    data = memoryview(mapping)
     entries = _directory(data, where)
     manifest_bytes = _slice(data, entries[MANIFEST], where)
     if zlib.crc32(manifest_bytes) != entries[MANIFEST].member.crc:
@@ -129,7 +142,7 @@ def read(path: str | os.PathLike[str], accept: Callable[[Manifest, str], None] |
         if expected != got:
             raise _altered(where, f"{name} does not match its checksum", f"blake3 {expected}", got)
     _check_layout(data, [entries[name].member for name in MEMBERS], where)
-    return Contents(manifest, library, weights)
+    return Contents(manifest, library, weights, mapping)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from evo_tvm.errors import ArtifactError, EvoError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 _KERNEL_ERROR_NO_THREADS = -1001
 
 
@@ -33,6 +33,7 @@ class Library:
         if self._fd is None:
             self._drop_file()  # a temporary file: once loaded, it needs its name no more
         lib = self._lib
+        self._check_version(where)
         try:
             lib.evo_pool_create.restype = ctypes.c_void_p
             lib.evo_pool_create.argtypes = [ctypes.c_int32]
@@ -41,16 +42,30 @@ class Library:
             lib.evo_pool_threads.restype = ctypes.c_int32
             lib.evo_pool_threads.argtypes = [ctypes.c_void_p]
             lib.evo_run.restype = ctypes.c_int32
-            lib.evo_run.argtypes = [ctypes.c_void_p] * 6
-            found = int(lib.evo_abi_version())
+            lib.evo_run.argtypes = [ctypes.c_void_p] * 7
             self.num_inputs = ctypes.c_int32.in_dll(lib, "evo_num_inputs").value
             self.num_outputs = ctypes.c_int32.in_dll(lib, "evo_num_outputs").value
             self.num_kernels = ctypes.c_int32.in_dll(lib, "evo_num_kernels").value
             self.weights_bytes = ctypes.c_uint64.in_dll(lib, "evo_weights_bytes").value
+            self.prepared_bytes = ctypes.c_uint64.in_dll(lib, "evo_prepared_bytes").value
             self.arena_bytes = ctypes.c_uint64.in_dll(lib, "evo_arena_bytes").value
             sizes = ctypes.c_uint64 * (self.num_inputs + self.num_outputs)
             self.tensor_bytes = tuple(sizes.in_dll(lib, "evo_tensor_bytes"))
+            lib.evo_prepare.restype = ctypes.c_int32
+            lib.evo_prepare.argtypes = [ctypes.c_void_p] * 3
+            lib.evo_measure.restype = ctypes.c_int32
+            lib.evo_measure.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p]
         except (AttributeError, ValueError) as error:
+            self.close()
+            raise ArtifactError(f"its library is not a model's ({error})", where=where) from None
+        self.prepare = lib.evo_prepare
+        self.run = lib.evo_run
+        self.measure = lib.evo_measure
+
+    def _check_version(self, where: object) -> None:
+        try:
+            found = int(self._lib.evo_abi_version())  # type: ignore[union-attr]
+        except AttributeError as error:
             self.close()
             raise ArtifactError(f"its library is not a model's ({error})", where=where) from None
         if found != ABI_VERSION:
@@ -62,7 +77,6 @@ class Library:
                 got=f"version {found}",
                 hint="Compile the model again with this evo_tvm.",
             )
-        self.run = lib.evo_run
 
     def make_pool(self, threads: int) -> int:
         """A handle of a pool of exactly `threads` threads. Raises EvoError where the system gives no more threads."""

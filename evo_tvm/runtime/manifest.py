@@ -54,6 +54,7 @@ class Manifest:
     """All that is known about a compiled model without running it.
 
     `evo_tvm`, `tvm`: the versions that compiled it. `arena_bytes`: the memory that a run needs beside the weights.
+    `prepared_bytes`: what loading makes of some of the weights, beside them.
     `plan`: the compiler's decisions, as it wrote them. `checksums`: blake3, in hexadecimal, of the other members.
     """
 
@@ -65,6 +66,7 @@ class Manifest:
     outputs: tuple[TensorSpec, ...]
     arena_bytes: int
     kernels: tuple[KernelInfo, ...]
+    prepared_bytes: int = 0
     plan: tuple[Any, ...] = ()
     checksums: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
@@ -193,6 +195,7 @@ class _Reader:
             outputs=self._each(fields, "outputs", self._tensor),
             arena_bytes=self._natural(fields, "", "arena_bytes"),
             kernels=self._each(fields, "kernels", self._kernel),
+            prepared_bytes=self._natural(fields, "", "prepared_bytes", default=0),
             plan=tuple(self._field(fields, "", "plan", list, [])),
             checksums=checksums,
         )

@@ -70,14 +70,19 @@ class Module:
         try:
             self._check_library(len(weights))
             self._weights = _aligned(weights)
+            self._prepared = aligned_bytes(manifest.prepared_bytes)
             self._arena = aligned_bytes(manifest.arena_bytes)
             pool = self._library.make_pool(threads)
+            code = self._library.prepare(pool, address(self._weights), address(self._prepared))
+            if code != 0:
+                self._library.destroy_pool(pool)
+                raise run_error(code, where)
         except BaseException:
             self._library.close()
             raise
         self._pool: int | None = pool
         self._num_threads = threads
-        self._memory = address(self._weights), address(self._arena)
+        self._memory = address(self._weights), address(self._prepared), address(self._arena)
         self._input_pointers = (ctypes.c_void_p * max(len(manifest.inputs), 1))()
         self._output_pointers = (ctypes.c_void_p * max(len(manifest.outputs), 1))()
         self._close = weakref.finalize(self, _release, self._library, pool)
@@ -184,8 +189,13 @@ class Module:
         return Benchmark(tuple(samples), warmup, self._provenance())
 
     def profile(self, *, repeat: int = 20, warmup: int = 3, inputs: Mapping[str, object] | None = None) -> Profile:
-        """The time of every kernel, over `repeat` runs after `warmup` unmeasured ones. `inputs` as for `benchmark`."""
-        from evo_tvm.runtime.timing import KernelProfile, Profile, percentile, rate
+        """The time of every kernel, over `repeat` runs after `warmup` unmeasured ones. `inputs` as for `benchmark`.
+
+        At the first call in a process it is also measured what this CPU does at most on as many threads; the kernels
+        are compared with that.
+        """
+        from evo_tvm.runtime.limits import measure_limits
+        from evo_tvm.runtime.timing import profile_of
 
         if repeat < 1 or warmup < 0:
             raise UsageError("profile takes repeat >= 1 and warmup >= 0")
@@ -194,24 +204,11 @@ class Module:
         for row in ticks:
             self._run(values, address(row))
         times_ms = np.diff(ticks[warmup:].astype(np.int64), axis=1) / 1e6
-        medians, minima = np.median(times_ms, axis=0), times_ms.min(axis=0)
-        total = float(medians.sum())
-        kernels = tuple(
-            KernelProfile(
-                name=kernel.name,
-                operator=kernel.operator,
-                algorithm=kernel.algorithm,
-                schedule=kernel.schedule,
-                layers=kernel.layers,
-                min_ms=float(least),
-                median_ms=float(median),
-                share=float(median) / total if total > 0 else 0.0,
-                gflops_per_s=rate(kernel.flops, float(least)),
-                gbytes_per_s=rate(kernel.bytes, float(least)),
-            )
-            for kernel, median, least in zip(self.manifest.kernels, medians, minima, strict=True)
-        )
-        return Profile(kernels, percentile(times_ms.sum(axis=1).tolist(), 50), repeat, self._provenance())
+        with self._lock:
+            if self._pool is None:
+                raise UsageError("this Module is closed", where=self._where, hint="Load the model again.")
+            limits = measure_limits(self._library, self._pool, self._num_threads, self.manifest.target)
+        return profile_of(self.manifest.kernels, times_ms, limits, self._provenance())
 
     def _values(self, inputs: Mapping[str, object] | None) -> list[object]:
         if inputs is not None:
@@ -256,6 +253,7 @@ class Module:
             ("the number of inputs", library.num_inputs, len(self.inputs)),
             ("the number of outputs", library.num_outputs, len(self.outputs)),
             ("the number of kernels", library.num_kernels, len(manifest.kernels)),
+            ("the size of the prepared weights", library.prepared_bytes, manifest.prepared_bytes),
             ("the size of the arena", library.arena_bytes, manifest.arena_bytes),
             ("the size of the weights", library.weights_bytes, weights_bytes),
             *(

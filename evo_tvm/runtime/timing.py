@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from evo_tvm.runtime import cpu
+
+if TYPE_CHECKING:
+    from evo_tvm.runtime.limits import Limits
+    from evo_tvm.runtime.manifest import KernelInfo
 
 #: Above this, `Benchmark.warning` says what to do.
 SPREAD_LIMIT = 0.10
@@ -97,8 +103,14 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class KernelProfile:
-    """The time of one kernel over all profiled runs. `share` is its part of the sum of all kernels' medians; the
-    rates come from `min_ms`, and are None where the model does not say how much the kernel does."""
+    """The time of one kernel over all profiled runs.
+
+    `share`: its part of the sum of all kernels' medians. `flops`, `bytes`: arithmetic, and memory touched at least, a
+    call; 0 where they are not known. The rates come from `min_ms`. `peak_share` and `memory_share` are their parts of
+    what the CPU does at most; algorithms that need less arithmetic than the operator (Winograd), and memory that is
+    still in a cache, exceed 1. `bound`: "arithmetic" or "memory", whichever of the two would take longer at its best;
+    `bound_share`: that time in parts of `min_ms`. None: not known.
+    """
 
     name: str
     operator: str
@@ -108,24 +120,115 @@ class KernelProfile:
     min_ms: float
     median_ms: float
     share: float
+    flops: int
+    bytes: int
     gflops_per_s: float | None
     gbytes_per_s: float | None
+    peak_share: float | None
+    memory_share: float | None
+
+    @property
+    def bound(self) -> str | None:
+        if self.bound_share is None:
+            return None
+        return "arithmetic" if self.peak_share == self.bound_share else "memory"
+
+    @property
+    def bound_share(self) -> float | None:
+        return max((share for share in (self.peak_share, self.memory_share) if share is not None), default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "bound": self.bound, "bound_share": self.bound_share}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Where the time of a model goes, kernel by kernel in the order of calls. `total_ms`: median of whole runs."""
+    """Where the time of a model goes, kernel by kernel in the order of calls. `total_ms`: median of whole runs.
+
+    `peak_gflops_per_s`, `memory_gbytes_per_s`: what this CPU does at most on as many threads: float32 multiply-adds in
+    the target's vectors, and reading memory, both measured in this process; None where they could not be.
+    """
 
     kernels: tuple[KernelProfile, ...]
     total_ms: float
     samples: int
+    peak_gflops_per_s: float | None
+    memory_gbytes_per_s: float | None
     provenance: Provenance
 
+    @property
+    def gflops_per_s(self) -> float | None:
+        """Of the whole model, over the sum of its kernels' shortest times."""
+        return rate(sum(kernel.flops for kernel in self.kernels), self._min_ms)
+
+    @property
+    def gbytes_per_s(self) -> float | None:
+        """Of the whole model, likewise."""
+        return rate(sum(kernel.bytes for kernel in self.kernels), self._min_ms)
+
+    @property
+    def peak_share(self) -> float | None:
+        return part(self.gflops_per_s, self.peak_gflops_per_s)
+
+    @property
+    def memory_share(self) -> float | None:
+        return part(self.gbytes_per_s, self.memory_gbytes_per_s)
+
+    @property
+    def bound_share(self) -> float | None:
+        """The times that the kernels would take at their bounds, in parts of what they take."""
+        least = [kernel.bound_share * kernel.min_ms for kernel in self.kernels if kernel.bound_share is not None]
+        return sum(least) / self._min_ms if least and self._min_ms > 0 else None
+
+    @property
+    def _min_ms(self) -> float:
+        return sum(kernel.min_ms for kernel in self.kernels)
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
+        """Plain data for JSON, the derived figures included."""
+        names = ("gflops_per_s", "gbytes_per_s", "peak_share", "memory_share", "bound_share")
+        derived = {name: getattr(self, name) for name in names}
+        return {**asdict(self), **derived, "kernels": [kernel.as_dict() for kernel in self.kernels]}
+
+
+def profile_of(
+    kernels: Sequence[KernelInfo], times_ms: np.ndarray, limits: Limits, provenance: Provenance
+) -> Profile:
+    """The profile of runs whose kernels took `times_ms`, (runs, kernels), on a CPU of these limits."""
+    medians, minima = np.median(times_ms, axis=0), times_ms.min(axis=0)
+    total = float(medians.sum())
+    peak, memory = limits.peak_gflops_per_s, limits.memory_gbytes_per_s
+    profiles = []
+    for kernel, median, least in zip(kernels, medians.tolist(), minima.tolist(), strict=True):
+        gflops, gbytes = rate(kernel.flops, least), rate(kernel.bytes, least)
+        profiles.append(
+            KernelProfile(
+                name=kernel.name,
+                operator=kernel.operator,
+                algorithm=kernel.algorithm,
+                schedule=kernel.schedule,
+                layers=kernel.layers,
+                min_ms=least,
+                median_ms=median,
+                share=median / total if total > 0 else 0.0,
+                flops=kernel.flops,
+                bytes=kernel.bytes,
+                gflops_per_s=gflops,
+                gbytes_per_s=gbytes,
+                peak_share=part(gflops, peak),
+                memory_share=part(gbytes, memory),
+            )
+        )
+    whole = percentile(times_ms.sum(axis=1).tolist(), 50)
+    return Profile(tuple(profiles), whole, len(times_ms), peak, memory, provenance)
 
 
 def rate(amount: int, ms: float) -> float | None:
     """`amount` per call of `ms` milliseconds, in units of 1e9 a second; None where either is not known."""
     return amount / ms / 1e6 if amount > 0 and ms > 0 else None
+
+
+def part(value: float | None, whole: float | None) -> float | None:
+    """value / whole; None where either is not known."""
+    return value / whole if value is not None and whole else None

@@ -55,10 +55,9 @@ def main() -> None:
         compile_apart(MODEL, artifact, num_threads=THREADS, input_shapes=shape, progress=step)
         module = evo_tvm.load(artifact, num_threads=THREADS)
         size_bytes = artifact.stat().st_size
+        peer = PEERS["ort"]
+        session = peer.open(MODEL, THREADS, Path(folder))
     console.print(f"  {time.perf_counter() - started:.1f} s, {size_bytes / 1e6:.1f} MB\n")
-
-    peer = PEERS["ort"]
-    session = peer.open(MODEL, THREADS)
 
     def ours(image: Array) -> Array:
         return module.run({"input": image})["logits"]
@@ -69,7 +68,7 @@ def main() -> None:
     console.print(f"Classifying {len(batch):,} images that the model has not seen, one by one ...")
     logits, seconds = classify(ours, batch, "evo_tvm")
     reference, peer_seconds = classify(theirs, batch, peer.title)
-    circumstances = provenance.here(THREADS, [peer.distribution])
+    circumstances = provenance.here(THREADS, peer.distributions)
     image = batch[:1]
     with progress() as step:
         times = timing.measure({"evo_tvm": lambda: ours(image), peer.title: lambda: theirs(image)}, progress=step)

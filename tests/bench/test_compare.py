@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evo_tvm.bench import provenance
+from evo_tvm.bench import peers, provenance
 from evo_tvm.bench.compare import compare, difference, worst_difference
 from evo_tvm.bench.inputs import random_inputs
-from evo_tvm.bench.peers import OnnxRuntimeSession, find_peers
+from evo_tvm.bench.peers import PEERS, Session, find_peers
 from evo_tvm.errors import CompileError, ModelError, UsageError
 from evo_tvm.spec import TensorSpec
 
@@ -69,7 +70,7 @@ def test_a_peer_that_does_not_load_the_model_says_so(tmp_path: Path) -> None:
     model = tmp_path / "bad.onnx"
     model.write_bytes(b"not a model")
     with pytest.raises(ModelError, match="ONNX Runtime does not load the model"):
-        OnnxRuntimeSession(model, 1)
+        PEERS["ort"].open(model, 1, tmp_path)
 
 
 def test_provenance_warns_of_a_busy_machine_and_of_too_many_threads() -> None:
@@ -86,6 +87,19 @@ def test_compare_a_small_model(small_onnx: Path) -> None:
     assert len(peer.speedup.by_round) == 2 and peer.speedup.value > 0
     assert "ort" in steps and len(steps) > 4
     assert found.as_json()["provenance"]["versions"]["onnxruntime"]  # type: ignore[index]
+
+
+def test_a_peer_that_refuses_the_model_is_left_out(small_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: Path, threads: int, folder: Path) -> Session:
+        raise ModelError("it has a layer too many", where=model)
+
+    refusing = dataclasses.replace(PEERS["ort"], name="picky", title="Picky", open=refuse)
+    monkeypatch.setattr(peers, "PEERS", {**PEERS, "picky": refusing})
+    found = compare(small_onnx, ["picky", "ort"], rounds=1)
+    assert [result.peer.name for result in found.peers] == ["ort"]
+    assert found.as_json()["refused"] == [{"name": "picky", "reason": "it has a layer too many"}]
+    with pytest.raises(ModelError, match="a layer too many"):
+        compare(small_onnx, ["picky"], rounds=1)
 
 
 def test_compare_passes_on_why_a_model_does_not_compile(tmp_path: Path) -> None:

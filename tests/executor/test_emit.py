@@ -21,7 +21,8 @@ STEPS = (
 def test_sizes_and_steps_in_order() -> None:
     text = emit_c(Program(STEPS, bytes(192), 256), "x86_64-linux-gnu", IN, OUT, 2)
     assert "evo_tensor_bytes[] = {24, 48, 4};" in text
-    assert "evo_weights_bytes = 192, evo_arena_bytes = 256;" in text
+    assert "evo_weights_bytes = 192, evo_prepared_bytes = 0;" in text
+    assert "evo_arena_bytes = 256;" in text
     assert text.count("extern int32_t evo_kernel_0(void*, void*, void*);") == 1
     body = text[text.index("evo_model_main") :]
     places = [

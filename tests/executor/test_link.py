@@ -21,10 +21,12 @@ MODEL_C = """
 #include "abi.h"
 const char* const evo_target = "hand-written";
 const int32_t evo_num_inputs = 1, evo_num_outputs = 1, evo_num_kernels = 1;
-const uint64_t evo_tensor_bytes[] = {4, 4}, evo_weights_bytes = 0, evo_arena_bytes = 0;
+const uint64_t evo_tensor_bytes[] = {4, 4}, evo_weights_bytes = 0, evo_prepared_bytes = 0, evo_arena_bytes = 0;
 int32_t not_exported(void) { return 3; }
-int32_t evo_model_main(void* const* in, void* const* out, const uint8_t* weights, uint8_t* arena, uint64_t* ticks) {
-  (void)weights; (void)arena; (void)ticks;
+int32_t evo_model_prepare(const uint8_t* weights, uint8_t* prepared) { (void)weights, (void)prepared; return 0; }
+int32_t evo_model_main(void* const* in, void* const* out, const uint8_t* weights, const uint8_t* prepared,
+                       uint8_t* arena, uint64_t* ticks) {
+  (void)weights; (void)prepared; (void)arena; (void)ticks;
   *(float*)out[0] = erff(*(const float*)in[0]);
   return 0;
 }
@@ -59,7 +61,7 @@ def _check(library: Path) -> None:
             getattr(lib, hidden)
     x, y = ctypes.c_float(0.5), ctypes.c_float()
     pointers = [(ctypes.c_void_p * 1)(ctypes.addressof(value)) for value in (x, y)]
-    assert lib.evo_run(None, *pointers, None, None, None) == 0
+    assert lib.evo_run(None, *pointers, None, None, None, None) == 0
     assert y.value == pytest.approx(0.5204999, abs=1e-6)
 
 

@@ -35,7 +35,7 @@ __attribute__((weak)) void* (*__TVMBackendAllocWorkspace)(int, int, uint64_t, in
 __attribute__((weak)) int (*__TVMBackendFreeWorkspace)(int, int, void*);
 const char* const evo_target = "hand-written";
 const int32_t evo_num_inputs = 1, evo_num_outputs = 1, evo_num_kernels = 1;
-const uint64_t evo_tensor_bytes[] = {24, 512}, evo_weights_bytes = 64, evo_arena_bytes = 128;
+const uint64_t evo_tensor_bytes[] = {24, 512}, evo_weights_bytes = 64, evo_prepared_bytes = 64, evo_arena_bytes = 128;
 
 typedef struct { int64_t* report; int64_t argument; int64_t shared[64]; } Data;
 static int inner(int id, Env* env, void* p) { ((int64_t*)p)[id] += env->num_task; return 0; }
@@ -77,8 +77,10 @@ static int scratch(int id, Env* env, void* p) { /* report[i] = misaligned or ove
 static int cpus(int id, Env* env, void* p) { /* report[i] = CPUs that thread i may run on */
   (void)env; cpu_set_t set; sched_getaffinity(0, sizeof set, &set); ((Data*)p)->report[id] = CPU_COUNT(&set); return 0;
 }
-int32_t evo_model_main(void* const* in, void* const* out, const uint8_t* weights, uint8_t* arena, uint64_t* ticks) {
-  (void)weights; (void)arena;
+int32_t evo_model_prepare(const uint8_t* weights, uint8_t* prepared) { (void)weights, (void)prepared; return 0; }
+int32_t evo_model_main(void* const* in, void* const* out, const uint8_t* weights, const uint8_t* prepared,
+                       uint8_t* arena, uint64_t* ticks) {
+  (void)weights; (void)prepared; (void)arena;
   const int64_t* script = in[0];
   static const Lambda lambdas[] = {count, nested, barrier, fail, scratch, cpus};
   Data data = {out[0], script[2], {0}};
@@ -135,7 +137,7 @@ def run(
     report = aligned_empty((64,), np.dtype(np.int64))
     report[:] = 0
     inputs, outputs = (ctypes.c_void_p * 1)(address(script)), (ctypes.c_void_p * 1)(address(report))
-    assert lib.evo_run(pool, inputs, outputs, None, None, None) == expected
+    assert lib.evo_run(pool, inputs, outputs, None, None, None, None) == expected
     return report
 
 
@@ -154,7 +156,7 @@ def size(pool: Pool) -> int:
 
 
 def test_abi(lib: ctypes.CDLL) -> None:
-    assert lib.evo_abi_version() == 1
+    assert lib.evo_abi_version() == 2
     assert ctypes.c_int32.in_dll(lib, "evo_num_kernels").value == 1
     assert lib.evo_pool_create(0) is None and lib.evo_pool_create(-1) is None and lib.evo_pool_create(100_000) is None
     assert lib.evo_pool_threads(None) == 1
@@ -308,7 +310,7 @@ def packed(path: Path) -> object:
 
 
 def _arguments(offset: int = 0) -> list[np.ndarray]:
-    arrays = [aligned_empty((count + offset,), np.dtype(np.int64))[offset:] for count in (3, 64, 8, 16)]
+    arrays = [aligned_empty((count + offset,), np.dtype(np.int64))[offset:] for count in (3, 64, 8, 8, 16)]
     arrays[0][:] = COUNT, 7, 0
     arrays[1][:] = 0
     return arrays
@@ -334,19 +336,33 @@ def test_packed_main_says_what_is_wrong(packed: object) -> None:
     ):
         _call(packed, _arguments(offset=1))
     arrays = _arguments()
-    with pytest.raises(TypeError, match=r"main: expected 4 arguments \(1 inputs, 1 outputs, weights, arena\), got 3"):
+    with pytest.raises(
+        TypeError, match=r"main: expected 5 arguments \(1 inputs, 1 outputs, weights, prepared, arena\), got 3"
+    ):
         _call(packed, arrays[:3])
     with pytest.raises(ValueError, match=r"argument 1 \(output 0\): expected 512 bytes, got 256"):
         _call(packed, [arrays[0], arrays[1][:32], *arrays[2:]])
     with pytest.raises(ValueError, match=r"argument 2 \(weights 0\): expected at least 64 bytes, got 0"):
-        _call(packed, [*arrays[:2], arrays[2][:0], arrays[3]])
+        _call(packed, [*arrays[:2], arrays[2][:0], *arrays[3:]])
     with pytest.raises(ValueError, match=r"argument 1 \(output 0\): expected a contiguous tensor in CPU memory"):
         _call(packed, [arrays[0], aligned_empty((128,), np.dtype(np.int64))[::2], *arrays[2:]])
     with pytest.raises(TypeError, match=r"argument 0 \(input 0\): expected a tensor, got type index 1"):
-        packed["main"](1, 2, 3, 4)  # type: ignore[index]
+        packed["main"](1, 2, 3, 4, 5)  # type: ignore[index]
     for wrong in (0, 513, 1.5, "2"):
         with pytest.raises(ValueError, match="set_num_threads: expected one integer from 1 to 512"):
             packed["set_num_threads"](wrong)  # type: ignore[index]
+
+
+def test_packed_prepare(packed: object) -> None:
+    import tvm_ffi
+
+    weights, prepared = (tvm_ffi.from_dlpack(array) for array in _arguments()[2:4])
+    packed["prepare"](weights, prepared)  # type: ignore[index]
+    with pytest.raises(TypeError, match=r"prepare: expected 2 arguments \(weights, prepared\)"):
+        packed["prepare"](weights)  # type: ignore[index]
+    short = tvm_ffi.from_dlpack(aligned_empty((4,), np.dtype(np.int64)))
+    with pytest.raises(ValueError, match=r"\(prepared 0\): expected at least 64 bytes, got 32"):
+        packed["prepare"](weights, short)  # type: ignore[index]
 
 
 def test_packed_main_passes_on_a_kernels_code(packed: object) -> None:
@@ -360,7 +376,7 @@ def test_unloading_ends_the_default_pool(path: Path) -> None:
     code = (
         "import sys, os, gc, numpy as np, tvm_ffi; from evo_tvm.runtime.tensors import aligned_empty;"
         "m = tvm_ffi.load_module(sys.argv[1]); m['set_num_threads'](4);"
-        "a = [aligned_empty((n,), np.dtype(np.int64)) for n in (3, 64, 8, 16)]; a[0][:] = 0, 1, 0;"
+        "a = [aligned_empty((n,), np.dtype(np.int64)) for n in (3, 64, 8, 8, 16)]; a[0][:] = 0, 1, 0;"
         "m['main'](*map(tvm_ffi.from_dlpack, a)); print(len(os.listdir('/proc/self/task')) >= 4)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)

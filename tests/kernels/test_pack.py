@@ -21,11 +21,24 @@ def packed(kind: str, shape: tuple[int, ...], data: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ib", [1, 4])
-def test_conv2d(ib: int) -> None:
+@pytest.mark.parametrize(("chunk", "oc_tile"), [(1, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize("kind", ["conv2d", "conv2d_by_depth"])
+def test_conv2d(kind: str, ib: int, chunk: int, oc_tile: int) -> None:
     data = numbered(10, 6, 3, 2)
-    got = packed("conv2d", (2, -(-6 // ib), 3, 2, ib, 8), data)
+    tiles, chunks = -(-10 // (4 * oc_tile)), -(-6 // (ib * chunk))
+    outer = (tiles, chunks) if kind == "conv2d" else (chunks, tiles)
+    got = packed(kind, (*outer, chunk, 3, 2, ib, oc_tile, 4), data)
     for o, i, r, s in np.ndindex(data.shape):
-        assert got[o // 8, i // ib, r, s, i % ib, o % 8] == data[o, i, r, s]
+        tile, panel = o // (4 * oc_tile), i // (ib * chunk)
+        at = (tile, panel) if kind == "conv2d" else (panel, tile)
+        assert got[(*at, i // ib % chunk, r, s, i % ib, o // 4 % oc_tile, o % 4)] == data[o, i, r, s]
+
+
+def test_filters() -> None:
+    data = numbered(12, 5, 3, 3)
+    got = packed("filters", (3, 5, 3, 3, 4), data)
+    for o, i, r, s in np.ndindex(data.shape):
+        assert got[o // 4, i, r, s, o % 4] == data[o, i, r, s]
 
 
 def test_depthwise() -> None:

@@ -52,6 +52,24 @@ def test_only_reshape(body: Body, shape: tuple[int, ...]) -> None:
     assert_rewrites(canonicalize, module(body, shape), ["reshape"], rtol=0)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_scalars_come_last(swapped: bool) -> None:
+    def body(emit: Emit, x: relax.Var, y: relax.Var) -> relax.Expr:
+        scaled = emit(op.multiply(x, relax.const(np.float32(0.3))))
+        return op.multiply(scaled, y) if swapped else op.multiply(y, scaled)
+
+    after = assert_rewrites(canonicalize, module(body, (2, 4), (2, 4)), ["multiply", "multiply"])
+    assert [int(dim) for dim in calls(after, "multiply")[1].args[1].ty.shape] == []
+
+
+def test_leaves_scaled_values_that_others_use() -> None:
+    def body(emit: Emit, x: relax.Var, y: relax.Var) -> relax.Expr:
+        scaled = emit(op.multiply(x, relax.const(np.float32(0.3))))
+        return op.add(emit(op.multiply(y, scaled)), scaled)
+
+    assert_leaves(canonicalize, module(body, (2, 4), (2, 4)))
+
+
 @pytest.mark.parametrize("divisor", [0.0, 1e39, 3e38], ids=["zero", "infinite", "denormal reciprocal"])
 def test_leaves_divisors_without_a_reciprocal(divisor: float) -> None:
     with np.errstate(over="ignore"):

@@ -78,6 +78,61 @@ def test_prelu_with_one_slope() -> None:
     assert_rewrites(rebuild_activations, module(body, (2, 3)), ["nn.leakyrelu"], rtol=0)
 
 
+def minus(emit: Emit, x: relax.Expr) -> relax.Var:
+    return emit(op.multiply(x, f(-1)))
+
+
+def negative_part(emit: Emit, x: relax.Expr, slope: relax.Expr) -> relax.Var:
+    low, high = (relax.prim_value(bound, "float32") for bound in (-np.inf, 0.0))
+    return emit(op.multiply(emit(op.clip(x, low, high)), slope))
+
+
+def mirrored_part(emit: Emit, x: relax.Expr, slope: relax.Expr) -> relax.Var:
+    return emit(op.multiply(emit(op.nn.relu(minus(emit, x))), slope))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda emit, x: op.add(emit(op.nn.relu(x)), negative_part(emit, x, weights(3, 1))),
+        lambda emit, x: op.add(negative_part(emit, x, weights(3, 1)), emit(op.nn.relu(x))),
+        lambda emit, x: op.subtract(emit(op.nn.relu(x)), mirrored_part(emit, x, weights(3, 1))),
+        lambda emit, x: op.add(emit(op.nn.relu(x)), mirrored_part(emit, x, weights(1, 3, 1))),
+    ],
+    ids=["negative part", "the other way round", "mirrored", "mirrored, negative slope"],
+)
+def test_prelu(body: Body) -> None:
+    after = assert_rewrites(rebuild_activations, module(body, (2, 3, 4)), ["nn.prelu"])
+    assert int(calls(after, "nn.prelu")[0].attrs.axis) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda emit, x: op.maximum(x, emit(op.multiply(x, f(0.2)))),
+        lambda emit, x: op.maximum(emit(op.multiply(x, f(0.2))), x),
+        lambda emit, x: op.add(emit(op.nn.relu(x)), negative_part(emit, x, f(0.2))),
+    ],
+    ids=["maximum", "the other way round", "parts"],
+)
+def test_leaky_relu(body: Body) -> None:
+    assert_rewrites(rebuild_activations, module(body, (2, 3, 4)), ["nn.leakyrelu"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda emit, x: op.maximum(x, emit(op.multiply(x, f(1.5)))),
+        lambda emit, x: op.add(emit(op.nn.relu(x)), negative_part(emit, emit(op.exp(x)), weights(3, 1))),
+        lambda emit, x: op.add(emit(op.nn.relu(x)), negative_part(emit, x, weights(3, 4))),
+        lambda emit, x: op.subtract(mirrored_part(emit, x, weights(3, 1)), emit(op.nn.relu(x))),
+    ],
+    ids=["slope above one", "of another value", "slope an element", "turned round"],
+)
+def test_leaves_what_is_no_prelu(body: Body) -> None:
+    assert_leaves(rebuild_activations, module(body, (2, 3, 4)))
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -84,6 +84,23 @@ def test_a_relu_of_what_is_not_negative(inner: Body) -> None:
 
 
 @pytest.mark.parametrize(
+    ("between", "expected"),
+    [
+        (lambda emit, x: op.nn.max_pool2d(x, 2), ["nn.max_pool2d"]),
+        (lambda emit, x: op.nn.avg_pool2d(x, 3, padding=1), ["nn.avg_pool2d"]),
+        (lambda emit, x: op.permute_dims(emit(op.reshape(x, (6, 16)))), ["reshape", "permute_dims"]),
+        (lambda emit, x: op.concat([x, emit(op.sigmoid(x))], 1), ["sigmoid", "concat"]),
+    ],
+    ids=["max pool", "average pool", "reshape, transpose", "concat"],
+)
+def test_a_relu_past_what_keeps_the_sign(between: Body, expected: list[str]) -> None:
+    def body(emit: Emit, x: relax.Var) -> relax.Expr:
+        return op.exp(emit(op.nn.relu(emit(between(emit, emit(op.nn.relu(x)))))))
+
+    assert_rewrites(remove_no_ops, module(body, SHAPE), ["nn.relu", *expected, "exp"], rtol=0)
+
+
+@pytest.mark.parametrize(
     ("body", "shape"),
     [
         (lambda emit, x: op.reshape(x, (4, 2)), (2, 4)),
@@ -96,10 +113,14 @@ def test_a_relu_of_what_is_not_negative(inner: Body) -> None:
         (lambda emit, x: op.nn.avg_pool2d(x, 3, padding=1), (1, 1, 4, 4)),
         (lambda emit, x: op.clip(x, 0, np.inf), (4,)),
         (lambda emit, x: op.nn.relu(emit(op.clip(x, -1, 6))), (4,)),
+        (lambda emit, x: op.nn.relu(emit(op.concat([emit(op.nn.relu(x)), x], 0))), (4,)),
         (lambda emit, x: emit(op.split(x, 2, 0))[0], (4,)),
         (lambda emit, x: op.sum(x, [0]), (1, 4)),
     ],
-    ids="reshape|cast|flip|transpose|broadcast|product|strided pool|same pool|relu|relu of clip|split|sum".split("|"),
+    ids=[
+        *("reshape", "cast", "flip", "transpose", "broadcast", "product", "strided pool", "same pool", "relu"),
+        *("relu of clip", "relu of half", "split", "sum"),
+    ],
 )
 def test_leaves(body: Body, shape: tuple[int, ...]) -> None:
     # a strided pool of a 1x1 image keeps its shape, but is no window of one step: it stays

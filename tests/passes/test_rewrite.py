@@ -12,6 +12,9 @@ from tvm.ir import Call, Expr
 from tvm.relax import op
 
 from evo_tvm.passes._rewrite import Graph, Rule, refusals, rewriting_pass
+from evo_tvm.passes.cancel_pairs import cancel_pairs
+from evo_tvm.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
+from evo_tvm.passes.move_slices import move_slices
 from tests.passes._check import Emit, module, operators
 
 
@@ -144,3 +147,24 @@ def test_branches_stay_and_every_function_is_rewritten() -> None:
     values = [b.value.op.name for block in after["other"].body.blocks for b in block.bindings]
     assert values == ["relax.exp"]
     assert tvm_ffi.structural_equal(drop_tanh(after), after)
+
+
+@pytest.mark.parametrize("step", [cancel_pairs, eliminate_common_subexpressions, move_slices])
+def test_what_a_block_keeps_to_itself_is_not_used_in_another(step: tvm.transform.Pass) -> None:
+    x = relax.Var("x", relax.TensorType([2, 3], "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            row = builder.emit(op.strided_slice(x, [0], [0], [1]))
+            turned = builder.emit_output(op.permute_dims(builder.emit(op.add(builder.emit(op.exp(x)), row))))
+        between = builder.emit(op.abs(turned))  # not in a dataflow block
+        with builder.dataflow():
+            total = builder.emit(op.add(builder.emit(op.permute_dims(turned)), builder.emit(op.exp(x))))
+            total = builder.emit(op.add(total, builder.emit(op.strided_slice(x, [0], [0], [1]))))
+            output = builder.emit_output(op.add(total, builder.emit(op.permute_dims(between))))
+        builder.emit_func_output(output)
+    before = builder.get()
+    assert len(before["main"].body.blocks) == 3
+    after = step(before)
+    relax.analysis.well_formed(after)
+    assert operators(after) == operators(before)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evo_tvm.graph import Graph, Group, Op, Value
+from evo_tvm.schedules.spatial_pack import Config
 
 
 class Draft:
@@ -36,7 +37,7 @@ class Draft:
         return name
 
     def conv(self, name: str, data: str, channels: int, kernel: int = 3, padding: int = 1, **attrs: Any) -> str:
-        """A convolution, marked direct, of stride 1 or as `attrs` say."""
+        """A convolution, computed directly, of stride 1 or as `attrs` say."""
         n, ic, h, w = self.values[data].shape
         weight = self.constant(f"{name}.w", channels, ic, kernel, kernel)
         around: dict[str, Any] = {
@@ -44,7 +45,8 @@ class Draft:
             "padding": (padding,) * 4,
             "dilation": (1, 1),
             "groups": 1,
-            "algorithm": "direct",
+            "algorithm": "spatial_pack",
+            "config": Config(1, 1, 1),
             "border": (padding,) * 4,
         }
         size = (e + 2 * padding - kernel + 1 for e in (h, w))

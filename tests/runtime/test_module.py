@@ -17,6 +17,8 @@ import pytest
 import evo_tvm
 from evo_tvm.artifact import Artifact
 from evo_tvm.errors import ArtifactError, EvoError, InputError, UsageError
+from evo_tvm.runtime import library as library_module
+from evo_tvm.runtime.container import read
 from evo_tvm.runtime.module import Module
 from evo_tvm.runtime.tensors import address, aligned_empty
 from evo_tvm.spec import TensorSpec
@@ -263,6 +265,7 @@ def test_another_architecture(artifact: Artifact) -> None:
     ("change", "text"),
     [
         ({"arena_bytes": 64}, "they differ in the size of the arena (expected 320, got 64)"),
+        ({"prepared_bytes": 0}, "they differ in the size of the prepared weights (expected 64, got 0)"),
         ({"kernels": ()}, "they differ in the number of kernels (expected 3, got 0)"),
         ({"inputs": ()}, "they differ in the number of inputs (expected 2, got 0)"),
         (
@@ -280,6 +283,31 @@ def test_parts_that_do_not_belong_together(artifact: Artifact, change: dict[str,
 def test_weights_of_the_wrong_size(artifact: Artifact) -> None:
     with pytest.raises(ArtifactError, match=r"they differ in the size of the weights \(expected 64, got 60\)"):
         replace(artifact, weights=b"w" * 60).module()
+
+
+def test_a_library_of_an_earlier_interface(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_module, "ABI_VERSION", 3)
+    with pytest.raises(ArtifactError) as error:
+        artifact.module()
+    assert str(error.value) == (
+        "model: its library has another interface than this evo_tvm calls (expected version 3, got version 2)\n"
+        "Compile the model again with this evo_tvm."
+    )
+
+
+def test_weights_are_prepared_on_any_number_of_threads(artifact: Artifact, expected: Expected) -> None:
+    for threads in (1, 3):
+        with artifact.module(threads) as mod:
+            np.testing.assert_array_equal(mod(X, K)[0], expected(X))
+
+
+def test_a_loaded_file_is_read_again_after_its_memory_was_given_back(evo_file: Path, expected: Expected) -> None:
+    contents = read(evo_file)
+    before = bytes(contents.weights)
+    contents.forget()
+    assert bytes(contents.weights) == before
+    with evo_tvm.load(evo_file) as mod:
+        np.testing.assert_array_equal(mod(X, K)[0], expected(X))
 
 
 def test_a_library_that_is_none(artifact: Artifact) -> None:

@@ -1,0 +1,57 @@
+"""What every algorithm says about itself: where it fits, how it can be configured, what it costs, how it is built."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from evo_tvm.target import Target
+from evo_tvm.workload import Workload
+
+if TYPE_CHECKING:
+    from tvm import te, tirx
+    from tvm.s_tir import Schedule
+
+    from evo_tvm.graph import Op
+    from evo_tvm.kernels.lower_group import Lowering
+
+Border = tuple[int, int, int, int]
+
+
+class Algorithm(ABC):
+    """One way to compute one operator. `name` is unique within `operator`."""
+
+    name: ClassVar[str]
+    operator: ClassVar[str]
+    #: The frozen dataclass of its tunables.
+    config_type: ClassVar[type]
+
+    @abstractmethod
+    def refuse(self, workload: Workload, target: Target) -> str | None:
+        """Why it cannot compute the workload, in a few words; None if it can."""
+
+    @abstractmethod
+    def default(self, workload: Workload, target: Target, num_threads: int) -> Any:
+        """The configuration that an analytic rule takes."""
+
+    def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Any]:
+        """Configurations worth measuring, each valid."""
+        return (self.default(workload, target, num_threads),)
+
+    @abstractmethod
+    def cycles(self, workload: Workload, config: Any, target: Target, num_threads: int) -> float:
+        """A cheap estimate of the cycles that one call takes, for comparing algorithms."""
+
+    def border(self, workload: Workload, config: Any) -> Border:
+        """Rows and columns (top, left, bottom, right) that it reads around the image."""
+        top, left, bottom, right = workload.attributes.get("padding", (0, 0, 0, 0))
+        return top, left, bottom, right
+
+    @abstractmethod
+    def stage(self, lowering: Lowering, op: Op, config: Any) -> te.Tensor:
+        """Declares its parameters and computation."""
+
+    @abstractmethod
+    def schedule(self, func: tirx.PrimFunc, config: Any, target: Target) -> Schedule:
+        """The schedule of the lowered group."""

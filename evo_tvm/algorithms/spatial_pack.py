@@ -1,0 +1,135 @@
+"""Direct convolution in a blocked layout: the algorithm that fits every convolution."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from evo_tvm.algorithms._base import Algorithm
+from evo_tvm.algorithms._register_tile import image_cycles, register_tile
+from evo_tvm.kernels.conv2d import CHUNK, conv2d
+from evo_tvm.kernels.pack import Packing
+from evo_tvm.schedules import spatial_pack
+from evo_tvm.schedules.spatial_pack import Config
+from evo_tvm.target import Target
+from evo_tvm.workload import Workload
+
+if TYPE_CHECKING:
+    from tvm import te, tirx
+    from tvm.s_tir import Schedule
+
+    from evo_tvm.graph import Op
+    from evo_tvm.kernels.lower_group import Lowering
+
+#: Terms of a panel of weights in the first cache: enough that putting sums aside costs 1 or 2 %.
+_PANEL_TERMS = 144
+#: A convolution over at most this many channels reads them unblocked: blocks would be mostly idle lanes.
+FEW_CHANNELS = 4
+
+
+class SpatialPack(Algorithm):
+    """Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures" (SC 2018)."""
+
+    name = "spatial_pack"
+    operator = "conv2d"
+    config_type = Config
+
+    def refuse(self, workload: Workload, target: Target) -> str | None:
+        """It computes grouped convolutions only where blocks of channels lie within one group."""
+        (oc, ic, _, _), (groups,) = workload.shapes[1], workload.attributes["groups"]
+        if groups > 1 and (oc // groups % target.lanes_f32 or ic % target.lanes_f32):
+            return f"its groups are not whole blocks of {target.lanes_f32} channels"
+        return None
+
+    def default(self, workload: Workload, target: Target, num_threads: int) -> Config:
+        """The best register tile; panels that fit the first cache; of input and weights, the smaller kept in cache."""
+        s = _Sizes(workload, target)
+        tile = register_tile(s.oc_blocks // s.groups, s.height, s.width, target.vector_registers, whole=s.groups > 1)
+        chunk = s.chunk(_PANEL_TERMS) if s.ic_blocks * s.terms > CHUNK else 0
+        large_input = s.data_bytes > target.l2_bytes * 45 // 100
+        rows = tile[1] if s.data_bytes > s.weight_bytes and s.height % tile[1] == 0 else 0
+        if num_threads > 1 and rows and s.n * s.height // rows < 2 * num_threads:
+            rows = 0
+        sums_bytes = s.oc_blocks * target.lanes_f32 * (rows or s.height) * s.width * 4
+        depth_outer = bool(chunk and large_input and sums_bytes <= target.l2_bytes // 2 and num_threads == 1)
+        if rows and chunk and s.chunk(2 * CHUNK) == 0:
+            chunk, depth_outer = 0, False  # a row's input stays in cache: one sum over the whole depth
+        fetch = s.weight_bytes > target.l2_bytes // 8 and (s.n == 1 or not chunk) and not rows
+        return Config(*tile, rows, chunk, depth_outer, fetch)
+
+    def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
+        """All sensible register tiles, panels and orders of the loops."""
+        s = _Sizes(workload, target)
+        blocks = s.oc_blocks // s.groups
+        tiles = [
+            (o, i, j)
+            for o, i, j in itertools.product((1, 2, 4), (1, 2, 3, 4, 7), range(1, min(s.width, 28) + 1))
+            if o <= blocks and i <= s.height and o * i * j + o + 2 <= target.vector_registers + (o == 2)
+            if o * i * j >= min(8, blocks * s.height * s.width) and not (s.groups > 1 and blocks % o)
+        ]
+        best = min(image_cycles(blocks, s.height, s.width, *tile) for tile in tiles)
+        tiles = [t for t in tiles if image_cycles(blocks, s.height, s.width, *t) <= 1.25 * best]
+        whole = s.ic_blocks * s.terms <= 2 * CHUNK
+        chunks = {s.chunk(terms) for terms in (72, 144, 288, CHUNK)} | ({0} if whole else set())
+        for tile in tiles:
+            groups_of_rows = {
+                0,
+                *(r for r in (tile[1], 2 * tile[1], 4 * tile[1]) if r < s.height and s.height % r == 0),
+            }
+            for chunk, rows in itertools.product(sorted(chunks), sorted(groups_of_rows)):
+                for depth_outer, fetch in itertools.product((False, True), (False, True)):
+                    if (depth_outer and not chunk) or (fetch and chunk and s.n > 1):
+                        continue
+                    if chunk == 0 and not whole:
+                        continue
+                    yield Config(*tile, rows, chunk, depth_outer, fetch)
+
+    def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
+        """Arithmetic over all tiles, and what of the weights' way from memory is not hidden behind it."""
+        s = _Sizes(workload, target)
+        steps = image_cycles(s.oc_blocks, s.height, s.width, config.oc_tile, config.oh_tile, config.ow_tile)
+        arithmetic = s.n * s.ic_blocks * s.terms * steps / 0.95
+        weights = s.weight_bytes / target.memory_bytes_per_cycle
+        return arithmetic / num_threads + (0.2 * weights if config.prefetch else weights)
+
+    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+        """See `evo_tvm.kernels.conv2d`."""
+        data = lowering.data(op.args[0], op.attrs["border"])
+        ib, ob = int(data.shape[4]), lowering.out.layout.block
+        oc, ic, kh, kw = lowering.values[op.args[1]].shape
+        ic_blocks, oc_blocks = -(-ic // ib), -(-oc // ob)
+        chunk = config.depth_chunk or ic_blocks
+        outer = (-(-oc_blocks // config.oc_tile), ic_blocks // chunk)
+        kind = "conv2d_by_depth" if config.depth_outer else "conv2d"
+        shape = (*(outer[::-1] if config.depth_outer else outer), chunk, kh, kw, ib, config.oc_tile, ob)
+        weight = lowering.constant(op.args[1], Packing(kind, shape))
+        attrs = op.attrs
+        return conv2d(data, weight, oc_blocks, attrs["stride"], attrs["dilation"], attrs["groups"], config.depth_outer)
+
+    def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
+        """See `evo_tvm.schedules.spatial_pack`."""
+        return spatial_pack.schedule(func, config)
+
+
+class _Sizes:
+    """A workload in blocks and bytes."""
+
+    def __init__(self, workload: Workload, target: Target) -> None:
+        lanes = target.lanes_f32
+        (n, channels, rows, columns), (oc, ic, kh, kw) = workload.shapes
+        (self.groups,) = workload.attributes["groups"]
+        self.block = 1 if channels <= FEW_CHANNELS else lanes
+        self.n, _, self.height, self.width = workload.output
+        self.oc_blocks, self.ic_blocks = math.ceil(oc / lanes), math.ceil(ic / self.block)
+        self.terms = kh * kw * self.block
+        self.weight_bytes = self.oc_blocks * lanes * self.ic_blocks * self.terms * 4
+        self.data_bytes = n * channels * rows * columns * 4
+
+    def chunk(self, terms: int) -> int:
+        """Blocks of input channels that add up to at most `terms`, a divisor of all; 0 where that is all."""
+        limit = max(1, terms // self.terms)
+        if limit >= self.ic_blocks:
+            return 0
+        return next(c for c in range(limit, 0, -1) if self.ic_blocks % c == 0)

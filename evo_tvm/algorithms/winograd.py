@@ -1,0 +1,144 @@
+"""Winograd convolution F(2x2, 3x3) and F(4x4, 3x3): fewer multiplications for 3x3 kernels of stride 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from evo_tvm.algorithms._base import Algorithm, Border
+from evo_tvm.algorithms._register_tile import image_cycles, register_tile
+from evo_tvm.kernels.pack import Packing
+from evo_tvm.kernels.winograd import F2, F4, Transform, transformed_shape, winograd_conv2d
+from evo_tvm.schedules import winograd
+from evo_tvm.schedules.winograd import Config
+from evo_tvm.target import Target
+from evo_tvm.workload import Workload
+
+if TYPE_CHECKING:
+    from tvm import te, tirx
+    from tvm.s_tir import Schedule
+
+    from evo_tvm.graph import Op
+    from evo_tvm.kernels.lower_group import Lowering
+
+#: What a core reads from the last cache and from its second cache, in bytes a cycle.
+_LAST_CACHE, _SECOND_CACHE = 6.0, 16.0
+#: Share of the multiply-add peak that the product of transformed tiles reaches.
+_PRODUCT_SHARE = 0.75
+
+
+class _Winograd(Algorithm):
+    """Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016)."""
+
+    operator = "conv2d"
+    config_type = Config
+    transform: ClassVar[Transform]
+    #: Vector instructions that the transforms of an input tile and of an output tile take.
+    input_cost: ClassVar[int]
+    output_cost: ClassVar[int]
+
+    def refuse(self, workload: Workload, target: Target) -> str | None:
+        """3x3, stride and dilation 1, one group, whole blocks of channels."""
+        (oc, ic, *kernel), attrs, lanes = workload.shapes[1], workload.attributes, target.lanes_f32
+        if kernel != [3, 3]:
+            return f"its kernel is {kernel[0]}x{kernel[1]}, not 3x3"
+        if attrs["stride"] != (1, 1) or attrs["dilation"] != (1, 1):
+            return "its stride or dilation is not 1"
+        if attrs["groups"] != (1,):
+            return "it is grouped"
+        if oc % lanes or ic % lanes:
+            return f"its channels are not whole blocks of {lanes}"
+        return None
+
+    def default(self, workload: Workload, target: Target, num_threads: int) -> Config:
+        """Rows of tiles by their memory traffic, then the best register tile of their product."""
+        rows, _ = self._rows(workload, target, num_threads)
+        return self._config(workload, target, rows)
+
+    def _config(self, workload: Workload, target: Target, rows: int) -> Config:
+        oc_blocks = workload.output[1] // target.lanes_f32
+        across = math.ceil(workload.output[3] / self.transform.m)
+        tile = register_tile(oc_blocks, rows, across, target.vector_registers, whole=True)
+        return Config(rows, *tile, prefetch=self._weight_bytes(workload) > target.l2_bytes // 2)
+
+    def _weight_bytes(self, workload: Workload) -> int:
+        oc, ic = workload.shapes[1][:2]
+        return (self.transform.m + 2) ** 2 * oc * ic * 4
+
+    def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
+        """Every number of rows, with the best register tile."""
+        down = math.ceil(workload.output[2] / self.transform.m)
+        for rows in range(1, down + 1):
+            if rows == down or down % rows == 0 or rows <= 4:
+                yield self._config(workload, target, rows)
+
+    def border(self, workload: Workload, config: Config) -> Border:
+        """As far as whole tiles reach beyond the image."""
+        top, left, _, _ = workload.attributes["padding"]
+        _, _, *data = workload.shapes[0]
+        height, width = (math.ceil(e / self.transform.m) * self.transform.m + 2 for e in workload.output[2:])
+        return top, left, height - top - data[0], width - left - data[1]
+
+    def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
+        """Arithmetic at the shares above, weights from memory, tiles transformed."""
+        m, lanes = self.transform.m, target.lanes_f32
+        n, oc, height, width = workload.output
+        ic, across = workload.shapes[1][1], math.ceil(width / m)
+        tiles = n * math.ceil(height / m) * across
+        tile = (config.oc_tile, config.row_tile, config.column_tile)
+        rows = min(config.group_rows, math.ceil(height / m))
+        per_step = image_cycles(oc // lanes, rows, across, *tile) * n * math.ceil(height / m) / rows
+        product = (m + 2) ** 2 * ic * per_step / _PRODUCT_SHARE
+        transforms = tiles * (ic * self.input_cost + oc * self.output_cost) / lanes
+        return (product + transforms) / num_threads + self._rows(workload, target, num_threads)[1]
+
+    def _rows(self, workload: Workload, target: Target, num_threads: int) -> tuple[int, float]:
+        """(rows of tiles to transform together, cycles that reading weights and transformed tiles then takes).
+
+        The weights are read once a group of rows, and the group's tiles once for every two blocks of output channels:
+        more rows spare weights until the tiles overflow the second cache. There is a group for each thread at least.
+        """
+        m = self.transform.m
+        (n, oc, height, width), ic = workload.output, workload.shapes[1][1]
+        down, across = math.ceil(height / m), math.ceil(width / m)
+        weights_bytes, row_bytes = (m + 2) ** 2 * ic * oc * 4, (m + 2) ** 2 * ic * across * 4
+
+        def traffic(rows: int) -> float:
+            groups, passes = n * math.ceil(down / rows), max(1.0, oc / target.lanes_f32 / 2)
+            kept = rows * row_bytes <= target.l2_bytes * 6 // 10
+            tiles = 0.0 if kept else groups * (passes + 2) * rows * row_bytes / _LAST_CACHE  # written, and read back
+            again = target.memory_bytes_per_cycle if weights_bytes > target.l3_bytes // 2 else _LAST_CACHE
+            again = _SECOND_CACHE if weights_bytes <= target.l2_bytes // 2 else again
+            return weights_bytes / target.memory_bytes_per_cycle + (groups - 1) * weights_bytes / again + tiles
+
+        best = min(range(1, math.ceil(down / num_threads) + 1), key=traffic)
+        return best, traffic(best)
+
+    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+        """See `evo_tvm.kernels.winograd`."""
+        data = lowering.data(op.args[0], op.attrs["border"])
+        oc, ic = lowering.values[op.args[1]].shape[:2]
+        block = lowering.out.layout.block
+        packing = Packing(self.name, transformed_shape(oc, ic, self.transform, config.oc_tile * block))
+        return winograd_conv2d(data, lowering.constant(op.args[1], packing), lowering.image, self.transform, block)
+
+    def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
+        """See `evo_tvm.schedules.winograd`."""
+        return winograd.schedule(func, self.transform.m, config)
+
+
+class Winograd2(_Winograd):
+    """F(2x2, 3x3): 2.25 times fewer multiplications."""
+
+    name = "winograd2"
+    transform = F2
+    input_cost, output_cost = 48, 36
+
+
+class Winograd4(_Winograd):
+    """F(4x4, 3x3): 4 times fewer multiplications."""
+
+    name = "winograd4"
+    transform = F4
+    input_cost, output_cost = 220, 170

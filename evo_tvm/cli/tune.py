@@ -1,0 +1,82 @@
+"""`evo-tvm tune`: measures a model's kernels on this machine, so that it compiles to faster ones."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from evo_tvm._extras import needs_extra
+from evo_tvm.cli._command import Command
+from evo_tvm.cli._options import PATH, json_option, onnx_argument, parse_shapes, shapes_option
+from evo_tvm.cli._show import progress, show, show_json, table, warn
+
+
+@click.command(
+    cls=Command,
+    epilog="Example: evo-tvm tune resnet18.onnx --trials 64",
+    short_help="Measure a model's kernels, for compile to choose from.",
+)
+@onnx_argument
+@click.option("--target", metavar="NAME", default="host", show_default=True, help="A name of this machine.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads that the kernels run on; measurements count for this number alone.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Configurations to measure of each kernel and algorithm.",
+)
+@click.option("--seconds", type=click.FloatRange(min=0), help="Stop about then, all kernels having had their share.")
+@click.option("--algorithm", "algorithms", metavar="NAME", multiple=True, help="Measure these algorithms alone.")
+@click.option("--log", metavar="DIR", type=PATH, help="The folder to write.  [default: the user's own tuning logs]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random choice.")
+@shapes_option
+@json_option
+def tune(
+    model: Path,
+    target: str,
+    threads: int,
+    trials: int,
+    seconds: float | None,
+    algorithms: tuple[str, ...],
+    log: Path | None,
+    seed: int,
+    shapes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure configurations of each kernel of MODEL.onnx on this machine. What compile then chooses from is kept: a run
+    that is interrupted goes on where it was."""
+    input_shapes = parse_shapes(shapes)
+    started = time.perf_counter()
+    try:
+        with progress(animated=False) as step, needs_extra("compiler"):
+            from evo_tvm.tune_model import tune as run
+
+            found = run(model, target, threads, trials, seconds, algorithms, log, seed, input_shapes, step)
+    except KeyboardInterrupt:
+        warn(["what was measured is kept; the same command goes on from there"])
+        raise
+    elapsed = time.perf_counter() - started
+    if as_json:
+        show_json({"seconds": elapsed, "threads": threads, "kernels": [tuned.as_json() for tuned in found]})
+        return
+    rows = table("workload", "algorithm", ">default ms", ">best ms", ">speed-up", ">trials", ">failed", "best")
+    for tuned in found:
+        rows.add_row(
+            tuned.workload.key,
+            tuned.algorithm,
+            *("" if ms is None else f"{ms:.4f}" for ms in (tuned.default_ms, tuned.best_ms)),
+            "" if tuned.speed_up is None else f"{tuned.speed_up:.2f}",
+            str(tuned.trials),
+            str(tuned.failures or ""),
+            tuned.config,
+        )
+    show(rows, f"\n{len(found)} pairs of kernel and algorithm, {elapsed:.0f} s", f"Next: evo-tvm compile {model} -o M.evo")

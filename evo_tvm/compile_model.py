@@ -1,0 +1,102 @@
+"""`evo_tvm.compile`: a model that was compiled before comes from the cache, and TVM is not even imported."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from evo_tvm.artifact import Artifact
+from evo_tvm.errors import ArtifactError
+from evo_tvm.executor.cache import Cache, digest, open_cache
+from evo_tvm.executor.revision import NOT_SHAPING, revision
+from evo_tvm.runtime import container
+from evo_tvm.target import Target, resolve
+
+if TYPE_CHECKING:
+    import onnx
+
+    from evo_tvm.executor.build import Progress
+
+#: One artifact may take this share of the cache.
+_LARGEST_SHARE = 0.25
+#: What else reads a model, beside ourselves: distributions whose versions count.
+_READERS = ("apache-tvm", "numpy", "onnx", "onnx-ir", "onnxscript")
+#: A tensor whose data lie in another file names it under this key.
+_EXTERNAL_DATA = b"\x0a\x08location"
+
+
+def compile(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    target: str | Target = "host",
+    num_threads: int = 1,
+    precision: str = "fp32",
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    algorithms: Mapping[str, str] | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Compiles an ONNX model for a target.
+
+    model: a path or a loaded ModelProto. target: "host", a name of `evo_tvm.target.list_targets()`, or a triple.
+    num_threads: threads that the artifact runs with unless told otherwise when it is loaded. input_shapes: shapes of
+    inputs whose dimensions the model leaves free. algorithms: layer's name -> the algorithm that it shall use, instead
+    of the one that measurements or estimates speak for (`artifact.manifest.plan` has both). dump: a folder that gets
+    the module after each phase; nothing comes from the cache then. progress: called with (phase, done, total).
+
+    Raises ModelError, UnsupportedOperatorError, TargetError, UsageError, CompileError.
+    """
+    resolved = target if isinstance(target, Target) else resolve(target)
+    cache = Cache(None) if dump is not None else open_cache()
+    content = _model_digest(model) if cache.folder is not None else None
+    asked = repr((resolved, num_threads, precision, input_shapes, algorithms))
+    key = digest(content, asked, _versions()) if content is not None else None
+    if key is not None and (found := _recall(cache, key)) is not None:
+        if progress is not None:
+            progress("read from the cache", 1, 1)
+        return found
+    from evo_tvm import pipeline
+
+    artifact = pipeline.compile(model, resolved, num_threads, precision, input_shapes, algorithms, dump, progress)
+    if key is not None and len(artifact.library) + len(artifact.weights) <= cache.limit_bytes * _LARGEST_SHARE:
+        cache.write("model", key, *container.pack(artifact.manifest, artifact.library, artifact.weights))
+        cache.trim()
+    return artifact
+
+
+def _recall(cache: Cache, key: str) -> Artifact | None:
+    path = cache.path("model", key)
+    if path is None or not path.exists():
+        return None
+    try:
+        found = container.read(path)
+    except ArtifactError as error:
+        cache.drop("model", key, error.what)
+        return None
+    cache.touch(path)
+    return Artifact(found.manifest.with_checksums({}), bytes(found.library), found.weights)
+
+
+def _model_digest(model: str | os.PathLike[str] | onnx.ModelProto) -> str | None:
+    """The hash of all that the model is; None where it is in several files, or cannot be read."""
+    try:
+        if not isinstance(model, str | os.PathLike):
+            data: bytes | mmap.mmap = model.SerializeToString(deterministic=True)
+        else:
+            with open(model, "rb") as file:
+                data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    except (OSError, ValueError):  # no such file; an empty one; more than protobuf can write
+        return None
+    return None if data.find(_EXTERNAL_DATA) >= 0 else container.checksum(memoryview(data))
+
+
+def _versions() -> str:
+    found = []
+    for name in _READERS:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(name)
+    return f"{', '.join(found)}; {revision(NOT_SHAPING)}"

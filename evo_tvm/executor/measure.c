@@ -1,0 +1,93 @@
+/*
+ * What this CPU does at most, for profiles to compare kernels with: multiply-adds in registers, and reading memory.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "abi.h"
+
+#pragma weak evo_model_peak /* a library that is made to run one kernel does without */
+
+/* Short samples, of which the best counts: what else the machine does then disturbs some of them only. */
+enum { kSamples = 10, kSampleNs = 1000000, kReads = 4 };
+
+typedef struct {
+  int64_t calls, flops; /* of each thread */
+  uint8_t* memory;
+  uint64_t bytes; /* of each thread */
+} Work;
+
+static int compute(int task_id, TVMParallelGroupEnv* env, void* data) {
+  Work* work = data;
+  int64_t flops = 0;
+  (void)env;
+  for (int64_t i = 0; i < work->calls; ++i) flops += evo_model_peak();
+  if (task_id == 0) work->flops = flops;
+  return 0;
+}
+
+static int fill_memory(int task_id, TVMParallelGroupEnv* env, void* data) {
+  Work* work = data;
+  (void)env;
+  memset(work->memory + (uint64_t)task_id * work->bytes, 1, work->bytes);
+  return 0;
+}
+
+static int read_memory(int task_id, TVMParallelGroupEnv* env, void* data) {
+  Work* work = data;
+  const uint64_t* at = (const uint64_t*)(work->memory + (uint64_t)task_id * work->bytes);
+  const uint64_t* end = at + work->bytes / sizeof *at;
+  uint64_t a = 0, b = 0, c = 0, d = 0;
+  (void)env;
+  for (; at < end; at += 8) {
+    a += at[0] ^ at[4];
+    b += at[1] ^ at[5];
+    c += at[2] ^ at[6];
+    d += at[3] ^ at[7];
+  }
+  __asm__ volatile("" ::"r"(a + b + c + d)); /* somebody may want the sum */
+  return 0;
+}
+
+/* The time of one parallel loop over all threads, in nanoseconds, at least 1. */
+static uint64_t timed(ParallelLambda lambda, Work* work) {
+  uint64_t before = evo_now_ns();
+  TVMBackendParallelLaunch(lambda, work, 0);
+  uint64_t spent = evo_now_ns() - before;
+  return spent == 0 ? 1 : spent;
+}
+
+static double arithmetic(int32_t threads) {
+  double best = 0;
+  Work work = {.calls = 1};
+  while (timed(compute, &work) < kSampleNs) work.calls *= 2;
+  for (int i = 0; i < kSamples; ++i) {
+    double rate = (double)threads * (double)work.flops / (double)timed(compute, &work);
+    if (rate > best) best = rate;
+  }
+  return best;
+}
+
+static double reading(int32_t threads, uint64_t bytes) {
+  double best = 0;
+  Work work = {.bytes = bytes / threads / kAlign * kAlign};
+  if (work.bytes == 0 || (work.memory = aligned_alloc(kAlign, threads * work.bytes)) == NULL) return 0;
+  timed(fill_memory, &work); /* each thread its own part: else there is no memory behind it yet */
+  for (int i = 0; i < kReads; ++i) {
+    double rate = (double)threads * (double)work.bytes / (double)timed(read_memory, &work);
+    if (rate > best) best = rate;
+  }
+  free(work.memory);
+  return best;
+}
+
+/* Measures on all threads of `pool` (NULL: on this thread alone). rates[0]: float32 arithmetic in GFLOP/s. rates[1]:
+ * reading `bytes` of memory, more than the caches hold, in GB/s. 0 is what could not be measured. Returns 0, or
+ * kErrorNoThreads as evo_run does. */
+int32_t evo_measure(void* pool, uint64_t bytes, double rates[2]) {
+  int32_t code = evo_enter(pool), threads = evo_pool_threads(pool);
+  if (code != 0) return code;
+  rates[0] = evo_model_peak == NULL ? 0 : arithmetic(threads);
+  rates[1] = reading(threads, bytes);
+  return evo_leave(pool, 0);
+}

@@ -1,0 +1,55 @@
+"""Where tuning logs lie: those that ship with the package, and the user's own. Imports no compiler."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from evo_tvm import tuning_logs
+from evo_tvm.executor.cache import digest_files
+from evo_tvm.target import Target
+
+#: Names the folder of the user's own logs; "off" does without one.
+VARIABLE = "EVO_TVM_LOGS"
+#: CPU names under which LLVM means any CPU of an architecture: what was measured on one says little about another.
+_GENERIC = frozenset(("generic", "generic-rv64", "x86-64"))
+
+
+def log_name(target: Target) -> str:
+    """The name under which the target's measurements are kept: its CPU's, which "host" and a board may share.
+
+    The target's own name where the CPU is not a certain one, or has been given other features than it has.
+    """
+    return target.name if target.cpu in _GENERIC or "+" in target.name else target.cpu
+
+
+def user_folder() -> Path | None:
+    """Where `tune` writes unless told otherwise: EVO_TVM_LOGS, else evo_tvm/tuning_logs in XDG_DATA_HOME, else in
+    ~/.local/share. None where that is "off", or there is no home folder."""
+    given = os.environ.get(VARIABLE, "")
+    if given.lower() == "off":
+        return None
+    if given:
+        return Path(given).expanduser().absolute()
+    base = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".local" / "share"
+        except RuntimeError:  # no home folder
+            return None
+    return base / "evo_tvm" / "tuning_logs"
+
+
+def shipped_folder() -> Path:
+    """The logs that the package brings."""
+    return Path(next(iter(tuning_logs.__path__)))
+
+
+def log_files(folder: Path | None, target: str) -> tuple[Path, ...]:
+    """The logs of the target of this name in `folder`, sorted."""
+    return tuple(sorted((folder / target).glob("*.jsonl"))) if folder is not None else ()
+
+
+def user_digest(target: Target) -> str:
+    """A hash of what the user's own logs hold for the target: it decides code, beside the package's sources."""
+    return digest_files(log_files(user_folder(), log_name(target)))

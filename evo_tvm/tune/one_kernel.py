@@ -1,0 +1,139 @@
+"""A workload, an algorithm and its configuration => a library that runs that one kernel as a model would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evo_tvm.decide import Decision
+from evo_tvm.executor.build import NO_KERNEL
+from evo_tvm.executor.cache import Cache
+from evo_tvm.executor.codegen import build_object
+from evo_tvm.executor.emit import emit_c
+from evo_tvm.executor.kernel_key import kernel_key
+from evo_tvm.executor.link import SUPPORT_SOURCES, link_library
+from evo_tvm.executor.program import plan_program
+from evo_tvm.executor.schedule_group import schedule_group
+from evo_tvm.graph import Graph, Group, Op, Value
+from evo_tvm.kernels.lower_group import lower_group
+from evo_tvm.plan.assign_layouts import assign_layouts
+from evo_tvm.plan.choose_algorithms import apply_decision
+from evo_tvm.plan.place_concats import place_concats
+from evo_tvm.plan.storage import Placement
+from evo_tvm.spec import TensorSpec
+from evo_tvm.target import Target
+from evo_tvm.workload import Workload, anchor_of
+
+_BINARY = frozenset(("add", "divide", "maximum", "minimum", "multiply", "prelu", "subtract"))
+#: What the attributes of epilogue operators are does not change their time; a workload does not keep them.
+_ATTRIBUTES: Mapping[str, Mapping[str, float]] = {
+    "clip": {"min": 0.0, "max": 6.0},
+    "hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5},
+    "leaky_relu": {"alpha": 0.1},
+}
+
+
+@dataclass(frozen=True)
+class OneKernel:
+    """A library that computes one workload on one input: `kernel` numbers its kernel among those of the library, which
+    bring the input into its layout and the result out of it. Files, for `evo_tvm.tune.timer`."""
+
+    library: str
+    weights: str
+    kernel: int
+
+
+def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
+    """A graph of this kernel alone: operands random but always the same, the first from outside.
+
+    Epilogue: the first addition is a bias, any further one adds a tensor as large as the result; other operators of
+    two operands take a constant for each channel.
+    """
+    random = np.random.default_rng(0)
+    values: dict[str, Value] = {"x": Value("x", workload.shapes[0], workload.dtype)}
+    names, inputs = ["x"], ["x"]
+
+    def constant(shape: tuple[int, ...], terms: int) -> str:
+        name = f"c{len(names)}"
+        data = (random.standard_normal(shape, np.float32) / math.sqrt(terms)).astype(workload.dtype)
+        values[name] = Value(name, shape, workload.dtype, data)
+        names.append(name)
+        return name
+
+    for shape in workload.shapes[1:]:
+        constant(shape, math.prod(workload.shapes[1]) // workload.output[1 if len(workload.output) == 4 else -1])
+    channels = (1, workload.output[1], 1, 1) if len(workload.output) == 4 else workload.output[-1:]
+    operands: list[int | None] = []
+    for i, kind in enumerate(workload.epilogue):
+        if kind not in _BINARY:
+            operands.append(None)
+        elif kind == "add" and "add" in workload.epilogue[:i]:
+            name = f"x{len(inputs)}"
+            values[name] = Value(name, workload.output, workload.dtype)
+            names.append(name)
+            inputs.append(name)
+            operands.append(len(names) - 1)
+        else:
+            constant(channels, 1)
+            operands.append(len(names) - 1)
+    ops = [anchor_of(workload)]
+    for k, (kind, operand) in enumerate(zip(workload.epilogue, operands, strict=True)):
+        before = len(names) + k
+        ops.append(Op(kind, (before,) if operand is None else (before, operand), _ATTRIBUTES.get(kind, {})))
+    values["y"] = Value("y", workload.output, workload.dtype)
+    group = Group("kernel", tuple(names), ("y",), tuple(ops))
+    group = apply_decision(group, workload, Decision(algorithm, config, "", ()))
+    return Graph(values, (group,), tuple(inputs), ("y",))
+
+
+def build_one(
+    workload: Workload,
+    algorithm: str,
+    config: Any,
+    target: Target,
+    num_threads: int,
+    cache: Cache,
+    folder: Path,
+    name: str,
+) -> OneKernel:
+    """Builds as the compiler does; what `cache` has is not compiled again. Raises whatever scheduling and code
+    generation raise where the configuration does not fit."""
+    graph = place_concats(assign_layouts(graph_of(workload, algorithm, config), target.lanes_f32))
+    placement = Placement(graph)
+    groups = [group for group in graph.groups if group.anchor.kind not in NO_KERNEL]
+    lowered = [lower_group(graph, placement, group, target.lanes_f32) for group in groups]
+    objects: dict[str, Path] = {}
+    symbols = []
+    for kernel in lowered:
+        key = kernel_key(kernel, target, num_threads)
+        symbols.append(f"evo_kernel_{key[:16]}")
+        if key in objects:
+            continue
+        objects[key] = folder / f"{name}.{len(objects)}.o"
+        code = cache.get("kernel", key)
+        if code is None:
+            schedule = schedule_group(kernel, target)
+            build_object(schedule.mod["main"], symbols[-1], target.tvm(), str(objects[key]))
+            if kernel.group.name != "kernel":
+                cache.put("kernel", key, objects[key].read_bytes())
+        else:
+            objects[key].write_bytes(code)
+    program = plan_program(graph, lowered, symbols)
+    inputs, outputs = ([_spec(graph.values[n]) for n in some] for some in (graph.inputs, graph.outputs))
+    main, library, weights = (folder / f"{name}.{ending}" for ending in ("c", "so", "weights"))
+    main.write_text(emit_c(program, target.triple, inputs, outputs, len(lowered)))
+    link_library(list(objects.values()), [main, *SUPPORT_SOURCES], library, target.triple, cache)
+    weights.write_bytes(program.weights)
+    number = next(i for i, kernel in enumerate(lowered) if kernel.group.name == "kernel")
+    return OneKernel(str(library), str(weights), number)
+
+
+def _spec(value: Value) -> TensorSpec:
+    return TensorSpec(value.name, value.shape, value.dtype)
+
+

@@ -1,0 +1,105 @@
+"""One fused kernel as data: the key under which it is measured, logged, predicted and decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evo_tvm.graph import Graph, Group, Op
+
+#: Static attributes of an anchor that decide what it computes; the rest (algorithm, config, border) is how.
+_ATTRIBUTES = ("stride", "padding", "dilation", "groups", "pool_size", "count_include_pad", "output_padding")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a kernel computes, apart from how.
+
+    operator: the anchor's kind ("conv2d", ...). shapes: logical shapes of the anchor's operands (N, C, H, W and O, I,
+    KH, KW for a convolution); output: of its result. attrs: its static attributes, sorted. epilogue: the elementwise
+    operators fused behind it, which are a feature beside the key, not part of it.
+    """
+
+    operator: str
+    shapes: tuple[tuple[int, ...], ...]
+    output: tuple[int, ...]
+    attrs: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    dtype: str = "float32"
+    epilogue: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def attributes(self) -> Mapping[str, tuple[int, ...]]:
+        """`attrs` by name; single numbers are tuples of one."""
+        return dict(self.attrs)
+
+    @property
+    def key(self) -> str:
+        """The workload in one line, as tuning logs spell it."""
+        shapes = " ".join("x".join(map(str, shape)) for shape in self.shapes)
+        attrs = " ".join(f"{name}={','.join(map(str, value))}" for name, value in self.attrs)
+        return " ".join(part for part in (self.operator, shapes, attrs, self.dtype) if part)
+
+    @staticmethod
+    def from_key(key: str, output: Sequence[int], epilogue: Sequence[str] = ()) -> Workload:
+        """The workload that `key` spells. Raises ValueError: it spells none."""
+        operator, *parts, dtype = key.split(" ")
+        shapes = [part for part in parts if "=" not in part]
+        attrs = [part.split("=") for part in parts if "=" in part]
+        return Workload(
+            operator,
+            tuple(tuple(map(int, shape.split("x"))) for shape in shapes),
+            tuple(map(int, output)),
+            tuple((name, tuple(map(int, value.split(",")))) for name, value in attrs),
+            dtype,
+            tuple(map(str, epilogue)),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, which `from_json` reads."""
+        return {
+            "operator": self.operator,
+            "shapes": [list(shape) for shape in self.shapes],
+            "output": list(self.output),
+            "attrs": {name: list(value) for name, value in self.attrs},
+            "dtype": self.dtype,
+            "epilogue": list(self.epilogue),
+        }
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> Workload:
+        """The workload that `as_json` wrote. Raises KeyError, TypeError: it did not."""
+        return Workload(
+            str(fields["operator"]),
+            tuple(tuple(map(int, shape)) for shape in fields["shapes"]),
+            tuple(map(int, fields["output"])),
+            tuple(sorted((str(name), tuple(map(int, value))) for name, value in fields["attrs"].items())),
+            str(fields["dtype"]),
+            tuple(map(str, fields["epilogue"])),
+        )
+
+
+def workload_of(graph: Graph, group: Group) -> Workload:
+    """The workload of a group of the graph."""
+    anchor = group.anchor
+    operands = [graph.values[group.inputs[a]] for a in anchor.args if a < len(group.inputs)]
+    output = graph.values[group.output]
+    return Workload(
+        anchor.kind,
+        tuple(value.shape for value in operands),
+        output.shape,
+        tuple(sorted((name, _ints(anchor.attrs[name])) for name in _ATTRIBUTES if name in anchor.attrs)),
+        output.dtype,
+        tuple(op.kind for op in group.ops[1:]),
+    )
+
+
+def _ints(value: Any) -> tuple[int, ...]:
+    return tuple(map(int, value)) if isinstance(value, tuple | list) else (int(value),)
+
+
+def anchor_of(workload: Workload) -> Op:
+    """An operator that computes the workload: what `workload_of` read, backwards."""
+    single = ("groups", "count_include_pad")
+    attrs = {name: value[0] if name in single else value for name, value in workload.attrs}
+    return Op(workload.operator, tuple(range(len(workload.shapes))), attrs)
