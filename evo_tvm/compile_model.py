@@ -14,6 +14,7 @@ from evo_tvm.executor.cache import Cache, digest, open_cache
 from evo_tvm.executor.revision import NOT_SHAPING, revision
 from evo_tvm.runtime import container
 from evo_tvm.target import Target, resolve
+from evo_tvm.tune.folders import user_digest
 
 if TYPE_CHECKING:
     import onnx
@@ -42,16 +43,17 @@ def compile(
 
     model: a path or a loaded ModelProto. target: "host", a name of `evo_tvm.target.list_targets()`, or a triple.
     num_threads: threads that the artifact runs with unless told otherwise when it is loaded. input_shapes: shapes of
-    inputs whose dimensions the model leaves free. algorithms: layer's name -> the algorithm that it shall use, instead
-    of the one that measurements or estimates speak for (`artifact.manifest.plan` has both). dump: a folder that gets
-    the module after each phase; nothing comes from the cache then. progress: called with (phase, done, total).
+    inputs whose dimensions the model leaves free. algorithms: layer's name, or "*" for all that fit, -> the algorithm
+    to use, instead of the one that measurements or estimates speak for (`artifact.manifest.plan` has both). dump: a
+    folder that gets the module after each phase; nothing comes from the cache then. progress: called with (phase, done,
+    total).
 
     Raises ModelError, UnsupportedOperatorError, TargetError, UsageError, CompileError.
     """
     resolved = target if isinstance(target, Target) else resolve(target)
     cache = Cache(None) if dump is not None else open_cache()
     content = _model_digest(model) if cache.folder is not None else None
-    asked = repr((resolved, num_threads, precision, input_shapes, algorithms))
+    asked = repr((resolved, num_threads, precision, input_shapes, algorithms, user_digest(resolved)))
     key = digest(content, asked, _versions()) if content is not None else None
     if key is not None and (found := _recall(cache, key)) is not None:
         if progress is not None:

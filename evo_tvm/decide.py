@@ -43,7 +43,7 @@ class Decision:
 def decide(
     workload: Workload, target: Target, num_threads: int, log: Log, asked: str | None = None, where: str = ""
 ) -> Decision:
-    """The fastest algorithm by the log, where it has this workload, else by the analytic rule.
+    """The fastest algorithm by the log, where it has what the analytic rule takes, else the one of the rule.
 
     asked: take this algorithm, in its best configuration. where: the layer, for messages.
 
@@ -66,15 +66,13 @@ def decide(
         return Decision(asked, taken.config, "asked for", considered)
     if len(fitting) == 1:
         return Decision(fitting[0].algorithm, fitting[0].config, "the only one", considered)
-    measured = [c for c in fitting if c.source == "log"]
-    if len(measured) == len(fitting):
-        best = min(measured, key=lambda c: c.latency_ms)
-        return Decision(best.algorithm, best.config, "measured", considered)
-    # Measured and estimated times do not compare: without a measurement of each, the estimates decide.
-    first = fitting[0]
+    # Measured and estimated times do not compare: where what is estimated best was never measured, estimates decide.
     estimates = {c.algorithm: _estimate_ms(workload, c.algorithm, c.config, target, num_threads) for c in fitting}
-    name = min(estimates, key=lambda n: estimates[n] * (1.0 if n == first.algorithm else 1 / _WORTH))
+    name = min(estimates, key=lambda n: estimates[n] * (1.0 if n == fitting[0].algorithm else 1 / _WORTH))
     best = next(c for c in fitting if c.algorithm == name)
+    if best.source == "log":
+        best = min((c for c in fitting if c.source == "log"), key=lambda c: c.latency_ms)
+        return Decision(best.algorithm, best.config, "measured", considered)
     return Decision(best.algorithm, best.config, "estimated", considered)
 
 
@@ -91,8 +89,9 @@ def _consider(workload: Workload, name: str, target: Target, num_threads: int, l
 
 
 def _estimate_ms(workload: Workload, name: str, config: Any, target: Target, num_threads: int) -> float:
-    cycles = ALGORITHMS[workload.operator][name].cycles(workload, config, target, num_threads)
-    return cycles / target.clock_hz * 1e3
+    algorithm = ALGORITHMS[workload.operator][name]
+    cycles = algorithm.cycles(workload, config, target, num_threads)
+    return (cycles + algorithm.border_cycles(workload, config, target)) / target.clock_hz * 1e3
 
 
 def config_text(config: Any) -> str:

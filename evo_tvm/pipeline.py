@@ -41,6 +41,10 @@ from evo_tvm.passes.replace_mean_with_global_pool import replace_mean_with_globa
 from evo_tvm.passes.simplify_powers import simplify_powers
 from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.plan.choose_algorithms import choose_algorithms
+from evo_tvm.plan.choose_layouts import choose_layouts
+from evo_tvm.plan.fold_permutes import fold_permutes
+from evo_tvm.plan.fuse_depthwise_pointwise import fuse_depthwise_pointwise
+from evo_tvm.plan.fold_shuffles import fold_shuffles
 from evo_tvm.plan.fuse_epilogues import fuse_epilogues
 from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.read_relax import read_relax
@@ -106,9 +110,9 @@ def compile(
 
     model: a path or a loaded ModelProto. target: "host", a name of `evo_tvm.target.list_targets()`, or a triple.
     num_threads: threads that the artifact runs with unless told otherwise when it is loaded. input_shapes: shapes of
-    inputs whose dimensions the model leaves free. algorithms: layer's name -> the algorithm that it shall use, instead
-    of the one that measurements or estimates speak for (`manifest.plan` has both). dump: a folder that gets the module
-    after each phase. progress: called with (phase, done, total).
+    inputs whose dimensions the model leaves free. algorithms: layer's name, or "*" for all that fit, -> the algorithm
+    to use, instead of the one that measurements or estimates speak for (`manifest.plan` has both). dump: a folder that
+    gets the module after each phase. progress: called with (phase, done, total).
 
     Raises ModelError, UnsupportedOperatorError, TargetError, UsageError, CompileError.
     """
@@ -131,8 +135,10 @@ def compile(
         module = step(module)
         if writer:
             writer.write(str(step.info.name), module.script())
-    graph = fuse_epilogues(read_relax(module, resolved.lanes_f32))
-    graph, explained = choose_algorithms(graph, resolved, num_threads, log_of(resolved), algorithms or {})
+    graph = kernel_graph(module, resolved)
+    log = log_of(resolved)
+    graph = fuse_depthwise_pointwise(graph, resolved, num_threads, log)
+    graph, explained = choose_algorithms(graph, resolved, num_threads, log, algorithms or {})
     if writer:
         writer.write("choose_algorithms", graph_text(graph))
     for name, rewrite in PLAN:
@@ -155,6 +161,12 @@ def compile(
         prepared_bytes=built.program.prepared_bytes,
     )
     return Artifact(manifest, built.library, built.program.weights)
+
+
+def kernel_graph(module: tvm.IRModule, target: Target) -> Graph:
+    """The cleaned-up module as kernels, none of which has its algorithm yet."""
+    graph = fold_shuffles(fold_permutes(fuse_epilogues(read_relax(module))))
+    return choose_layouts(graph, target)
 
 
 class _Dump:

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.errors import UsageError
 from evo_tvm.frontend import import_onnx
-from evo_tvm.pipeline import CLEAN_UP
-from evo_tvm.plan.fuse_epilogues import fuse_epilogues
-from evo_tvm.plan.read_relax import read_relax
+from evo_tvm.pipeline import CLEAN_UP, kernel_graph
+from evo_tvm.plan.fuse_depthwise_pointwise import fuse_depthwise_pointwise
 from evo_tvm.target import Target, resolve
 from evo_tvm.tune.folders import VARIABLE, user_folder
+from evo_tvm.tune.log import Log
 from evo_tvm.tune.search import Progress, Tuned, search
 from evo_tvm.workload import Workload, workload_of
 
 if TYPE_CHECKING:
     import onnx
-
 
 
 def tune(
@@ -50,8 +50,10 @@ def tune(
             raise UsageError(f"{name} is too small", expected="at least 1", got=value)
     folder = Path(log) if log is not None else user_folder()
     if folder is None:
-        raise UsageError(f"there is no folder for tuning logs: {VARIABLE} is off, or there is no home folder",
-                         hint="Name one with --log.")
+        raise UsageError(
+            f"there is no folder for tuning logs: {VARIABLE} is off, or there is no home folder",
+            hint="Name one with --log.",
+        )
     resolved = target if isinstance(target, Target) else resolve(target)
     workloads = workloads_of(model, resolved, input_shapes)
     return search(workloads, resolved, num_threads, folder, trials, seconds, algorithms, seed, progress)
@@ -66,5 +68,7 @@ def workloads_of(
     module = import_onnx(model, input_shapes).module
     for step in CLEAN_UP:
         module = step(module)
-    graph = fuse_epilogues(read_relax(module, target.lanes_f32))
-    return tuple(dict.fromkeys(workload_of(graph, group) for group in graph.groups if group.anchor.kind != "tir"))
+    apart = kernel_graph(module, target)
+    joined = fuse_depthwise_pointwise(apart, target, 1, Log())  # measured both ways, they can be compared
+    groups = [(graph, group) for graph in (apart, joined) for group in graph.groups if group.anchor.kind in ALGORITHMS]
+    return tuple(dict.fromkeys(workload_of(graph, group) for graph, group in groups))

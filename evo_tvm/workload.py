@@ -9,7 +9,10 @@ from typing import Any
 from evo_tvm.graph import Graph, Group, Op
 
 #: Static attributes of an anchor that decide what it computes; the rest (algorithm, config, border) is how.
-_ATTRIBUTES = ("stride", "padding", "dilation", "groups", "pool_size", "count_include_pad", "output_padding")
+_ATTRIBUTES = (
+    *("blocks", "stride", "padding", "dilation", "groups", "pool_size", "count_include_pad", "output_padding"),
+    *("left_shape", "left_strides", "right_shape", "right_strides", "output_strides"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Workload:
         attrs = [part.split("=") for part in parts if "=" in part]
         return Workload(
             operator,
-            tuple(tuple(map(int, shape.split("x"))) for shape in shapes),
+            tuple(tuple(map(int, shape.split("x"))) if shape else () for shape in shapes),
             tuple(map(int, output)),
             tuple((name, tuple(map(int, value.split(",")))) for name, value in attrs),
             dtype,

@@ -1,4 +1,9 @@
-"""Schedule of the dense kernel: rows by panels of output channels in registers, the whole depth in one go."""
+"""Schedule of matrix products: a register tile of rows by panels of columns.
+
+A tile of panels stays in the first cache while the rows pass by (Goto & van de Geijn, "Anatomy of High-Performance
+Matrix Multiplication", 2008). Constant weights lie in the order in which they are read; the right operand of a product
+of two activations is brought into that order tile by tile, in a buffer that stays in cache.
+"""
 
 from __future__ import annotations
 
@@ -6,51 +11,70 @@ from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from evo_tvm.schedules.common import extent, largest_divisor, parallel, work
+from evo_tvm.schedules.common import extent, is_peeled, keep_in_registers, parallel, split_peeled, work
+
+#: Tiles of panels that keep the threads of an edge CPU busy; with fewer, tiles of rows are shared out.
+_ENOUGH_TILES = 4
 
 
 @dataclass(frozen=True)
 class Config:
-    """Tunables: `row_tile` rows by `panel_tile` panels are kept in registers; the depth is unrolled by `unroll`."""
+    """Tunables: `row_tile` rows by `panel_tile` panels are kept in registers.
 
-    row_tile: int = 6
-    panel_tile: int = 4
-    unroll: int = 4
+    depth_chunk: terms whose sum is put aside (a divisor of the depth; 0: all).
+    """
+
+    row_tile: int = 14
+    panel_tile: int = 2
+    depth_chunk: int = 0
 
 
-def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
-    """partial (M, N/b, chunks, b) inside dense (M, N/b, b), tile by tile; then output (M, N)."""
+def schedule(func: tirx.PrimFunc, config: Config, lanes: int) -> Schedule:
+    """[packed ->] [partial ->] product (*batch, M, N/b, b) -> output (*batch, M, N), tile by tile."""
     sch = Schedule(func)
-    partial, dense, out = sch.get_sblock("partial"), sch.get_sblock("dense"), sch.get_sblock("output")
-    amount = work(sch, partial)
-    i, o, v, ko = sch.get_loops(dense)
-    io, ii = sch.split(i, [None, largest_divisor(extent(sch, i), config.row_tile)])
-    oo, oi = sch.split(o, [None, largest_divisor(extent(sch, o), config.panel_tile)])
-    sch.reorder(oo, io, ko, ii, oi, v)
-    parallel(sch, [oo, io], amount)
-    sch.compute_at(partial, ko, preserve_unit_loops=True)
-    pi, po, _, pv, ki = sch.get_loops(partial)[-5:]
-    k_outer, k_inner = sch.split(ki, [None, largest_divisor(extent(sch, ki), config.unroll)])
-    sch.reorder(k_outer, k_inner, pi, po, pv)
-    for loop in (k_inner, pi, po, ii, oi):
+    product, out = sch.get_sblock("product"), sch.get_sblock("output")
+    makers = {sch.get(b).name_hint: b for b in sch.get_producers(product)}
+    partial = makers.get("partial")
+    first = partial or product
+    packed = next((b for b in sch.get_producers(first) if sch.get(b).name_hint == "packed"), None)
+    amount = work(sch, first)
+    *batch, i, j = sch.get_loops(out)
+    (io, ii), (jo, ji) = split_peeled(sch, i, config.row_tile), split_peeled(sch, j, config.panel_tile * lanes)
+    oi, v = sch.split(ji, [None, lanes])
+    rows_first = packed is None and extent(sch, jo) < _ENOUGH_TILES and extent(sch, io) > extent(sch, jo)
+    outer, inner = (io, jo) if rows_first else (jo, io)
+    sch.reorder(*batch, outer, inner, oi, ii, v)
+    panels = jo
+    if is_peeled(sch, outer) and batch:
+        parallel(sch, batch, amount)
+    else:
+        fused = parallel(sch, [*batch, outer], amount)
+        panels = panels if rows_first else fused
+    place = jo if rows_first else io
+    sch.set_scope(product, 0, "local")
+    sch.compute_at(product, place, preserve_unit_loops=True)
+    for loop in (oi, ii):
         sch.unroll(loop)
-    sch.vectorize(pv)
     sch.vectorize(v)
-    inits = [sch.decompose_reduction(partial, k_outer), sch.decompose_reduction(dense, ko)]
-    for block, spatial in zip(inits, (4, 3), strict=True):
-        *unrolled, lanes = sch.get_loops(block)[-spatial:]
-        for loop in unrolled:
-            sch.unroll(loop)
-        sch.vectorize(lanes)
-    _vectorize_row(sch, out)
+    *_, a, b, lane, k = sch.get_loops(product)
+    sch.reorder(k, a, b, lane)
+    if partial is not None:
+        _put_sums_aside(sch, partial, k)
+    if packed is not None:
+        sch.compute_at(packed, panels, preserve_unit_loops=True)
+        keep_in_registers(sch, packed, 2)
+    keep_in_registers(sch, product)
+    keep_in_registers(sch, sch.decompose_reduction(product, k))
     return sch
 
 
-def _vectorize_row(sch: Schedule, out) -> None:  # type: ignore[no-untyped-def]
-    _, j = sch.get_loops(out)
-    width = extent(sch, j)
-    lanes = largest_divisor(width, 16)
-    if lanes > 1:
-        _, inner = sch.split(j, [None, lanes])
-        sch.vectorize(inner)
+def _put_sums_aside(sch: Schedule, partial: SBlockRV, at: LoopRV) -> None:
+    """A tile's sum over each chunk of the depth, in registers."""
+    sch.set_scope(partial, 0, "local")
+    sch.compute_at(partial, at, preserve_unit_loops=True)
+    *_, a, b, chunk, lane, k = sch.get_loops(partial)
+    sch.reorder(k, a, b, chunk, lane)
+    keep_in_registers(sch, partial, 4)
+    keep_in_registers(sch, sch.decompose_reduction(partial, k), 4)

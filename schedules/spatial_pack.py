@@ -1,7 +1,7 @@
 """Schedule of the direct convolution: a register tile of output pixels by blocks of output channels.
 
 Around the register tile the loops follow Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication"
-(2008): a panel of weights, `depth_chunk` blocks of input channels by `oc_tile` blocks of output channels, stays in the
+(2008): a panel of weights, `depth_chunk` steps of input channels by `oc_tile` blocks of output channels, stays in the
 first cache while the tiles of the image pass by. Weights lie in the order in which they are read, and each step fetches
 its share of the next panel (`insert_prefetch`), so that reading weights from memory overlaps with the arithmetic.
 """
@@ -24,7 +24,7 @@ class Config:
 
     oc_tile: blocks of output channels, oh_tile, ow_tile: output rows and columns in the tile;
     group_rows: output rows that all output channels work on before the next rows begin (a divisor of the rows; 0: all);
-    depth_chunk: blocks of input channels whose sum is put aside (a divisor of a group's; 0: all);
+    depth_chunk: steps of input channels whose sum is put aside (a divisor of a group's; 0: all);
     depth_outer: the loop over chunks lies outside that over output channels: for inputs larger than the second cache;
     prefetch: fetch the next panel of weights into the second cache meanwhile.
     """
@@ -80,10 +80,16 @@ def _sums_in_registers(sch: Schedule, conv: SBlockRV, out: SBlockRV, loops: _Loo
     """For each tile the whole reduction, then the epilogue: sums never leave the registers."""
     sch.set_scope(conv, 0, "local")
     (io, ii), (jo, ji) = split_peeled(sch, loops.i, config.oh_tile), split_peeled(sch, loops.j, config.ow_tile)
-    tiles = [loop for loop in (io,) if not is_peeled(sch, loop) and not config.group_rows]
-    rest = [] if tiles else [io]
-    sch.reorder(*loops.outer, *tiles, *loops.peeled, *rest, jo, loops.oi, ii, ji, loops.v)
-    parallel(sch, [*loops.outer, *tiles], loops.amount)
+    tile = [jo, loops.oi, ii, ji, loops.v]
+    if config.group_rows:
+        sch.reorder(*loops.outer, *loops.peeled, io, *tile)
+        parallel(sch, loops.outer, loops.amount)
+    elif is_peeled(sch, io):
+        sch.reorder(*loops.peeled, *loops.outer, io, *tile)
+        parallel(sch, loops.outer, loops.amount)
+    else:
+        sch.reorder(*loops.peeled, *loops.outer, io, *tile)
+        parallel(sch, [*loops.outer, io], loops.amount)
     sch.compute_at(conv, jo, preserve_unit_loops=True)
     _keep_in_registers(sch, out)
     first = _order_reduction(sch, sch.get_loops(conv)[-8:])

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One kernel cache for the whole run, pytest-xdist's workers included; never the user's own."""
+    """One kernel cache for the whole run, pytest-xdist's workers included; never the user's own, nor their logs."""
     if hasattr(config, "workerinput"):
         os.environ["EVO_TVM_JOBS"] = "1"  # the workers fill the cores already
     else:
         os.environ["EVO_TVM_CACHE"] = tempfile.mkdtemp(prefix="evo_tvm_test_cache_")
+        os.environ["EVO_TVM_LOGS"] = "off"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -508,3 +508,98 @@ def dense_with_operands(b: Builder) -> Outputs:
         b.input(3, 6),
     ]
     return [b.node("Add", dense(), x) for x in operands]
+
+
+# ---- Attention and what stands around it ----
+
+
+def _heads(b: Builder, x: str, n: int, tokens: int, heads: int, width: int, perm: Sequence[int]) -> str:
+    x = b.node("Add", b.node("MatMul", x, b.weights(heads * width, heads * width, terms=heads * width)), b.input(1))
+    split = b.constant(np.array([n, tokens, heads, width]), "int64")
+    return b.node("Transpose", b.node("Reshape", x, split), perm=list(perm))
+
+
+@network
+def attention(b: Builder) -> Outputs:
+    n, tokens, heads, width = 2, 19, 3, 11
+    x = b.input(n, tokens, heads * width)
+    norm = b.node("LayerNormalization", x, b.weights(heads * width), b.weights(heads * width), axis=-1)
+    q, v = (_heads(b, norm, n, tokens, heads, width, (0, 2, 1, 3)) for _ in range(2))
+    k = _heads(b, norm, n, tokens, heads, width, (0, 2, 3, 1))
+    scores = b.node("Div", b.node("MatMul", q, k), b.constant(width**0.5))
+    scores = b.node("Add", scores, b.input(n, 1, 1, tokens))
+    y = b.node("Transpose", b.node("MatMul", b.node("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+    y = b.node("Reshape", y, b.constant(np.array([n, tokens, -1]), "int64"))
+    return b.node("Add", b.node("Tanh", y), x)
+
+
+@network
+def products_of_transposes_with_other_readers(b: Builder) -> Outputs:
+    x = b.input(2, 3, 5, 7)
+    turned = b.node("Transpose", x, perm=[0, 1, 3, 2])
+    product = b.node("MatMul", x, turned)
+    return [turned, product, b.node("Transpose", product, perm=[1, 0, 3, 2]), b.node("MatMul", turned, x)]
+
+
+@network
+def products_of_broadcast_batches(b: Builder) -> Outputs:
+    x = b.input(2, 3, 5, 7)
+    return [
+        b.node("MatMul", x, b.input(7, 18)),
+        b.node("MatMul", b.input(4, 5), x),
+        b.node("MatMul", x, b.input(3, 7, 1)),
+        b.node("MatMul", b.input(2, 1, 6, 5), x),
+        b.node("MatMul", b.weights(6, 5), x),
+        b.node("MatMul", x, b.weights(3, 7, 20)),
+    ]
+
+
+@network
+def products_with_operands_behind_them(b: Builder) -> Outputs:
+    x = b.node("MatMul", b.input(2, 3, 5, 7), b.input(2, 3, 7, 20))
+    y = b.node("Mul", b.node("Add", x, b.input(3, 1, 20)), b.input(2, 3, 5, 20))
+    return b.node("Transpose", b.node("Relu", y), perm=[0, 2, 1, 3])
+
+
+@network
+def transposes(b: Builder) -> Outputs:
+    x = b.input(3, 5, 7, 20)
+    orders = [(0, 2, 1, 3), (3, 2, 1, 0), (0, 1, 3, 2), (1, 2, 3, 0)]
+    return [b.node("Sigmoid", b.node("Transpose", x, perm=list(p))) for p in orders]
+
+
+# ---- Shuffled channels, and normalization across channels ----
+
+
+def _shuffled(b: Builder, x: str, n: int, channels: int, size: int, groups: int) -> str:
+    apart = b.constant(np.array([n, groups, channels // groups, size, size]), "int64")
+    together = b.constant(np.array([n, channels, size, size]), "int64")
+    x = b.node("Transpose", b.node("Reshape", x, apart), perm=[0, 2, 1, 3, 4])
+    return b.node("Reshape", x, together)
+
+
+@network
+def shuffles_of_blocked_channels(b: Builder) -> Outputs:
+    outputs = []
+    for n, channels, groups in ((1, 24, 3), (2, 32, 4), (2, 33, 11)):
+        x = _shuffled(b, _stem(b, channels, 6, n), n, channels, 6, groups)
+        outputs += [b.conv(x, channels, 16, 3, 1), b.node("Relu", x)]
+    return outputs
+
+
+@network
+def shuffle_of_an_input(b: Builder) -> Outputs:
+    return b.node("Relu", _shuffled(b, b.input(2, 6, 5, 5), 2, 6, 5, 3))
+
+
+@network
+def shuffle_into_a_concat(b: Builder) -> Outputs:
+    x = _stem(b, 32)
+    return b.conv(b.node("Concat", x, _shuffled(b, b.node("Relu", x), 1, 32, 6, 2), axis=1), 64, 8, 3, 1)
+
+
+@network
+def local_response_normalization(b: Builder) -> Outputs:
+    x = _stem(b, 20)
+    across = b.node("LRN", x, size=5, alpha=0.5, beta=0.75, bias=2.0)
+    return [b.conv(across, 20, 8), b.node("LRN", b.input(2, 7, 5), size=4, alpha=0.9)]

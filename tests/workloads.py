@@ -62,15 +62,20 @@ class Conv2d:
             group=self.groups,
             pads=self.pads,
         )
-        size = [
+        for step in self.epilogue:
+            y = _epilogue(b, y, step, (self.n, self.oc, *self.out_size))
+        b.outputs.append(y)
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """(OH, OW)."""
+        height, width = (
             (e + before + after - d * (k - 1) - 1) // s + 1
             for e, before, after, d, k, s in zip(
                 self.image, self.pads[:2], self.pads[2:], self.dilation, self.kernel, self.stride, strict=True
             )
-        ]
-        for step in self.epilogue:
-            y = _epilogue(b, y, step, (self.n, self.oc, *size))
-        b.outputs.append(y)
+        )
+        return height, width
 
 
 def _epilogue(b: Builder, y: str, step: str, shape: tuple[int, ...]) -> str:
@@ -98,6 +103,65 @@ def _epilogue(b: Builder, y: str, step: str, shape: tuple[int, ...]) -> str:
         "w": lambda: b.input(w),
     }
     return b.node({"add": "Add", "mul": "Mul", "sub": "Sub", "div": "Div"}[op], y, made[operand]())
+
+
+@dataclass(frozen=True)
+class ConvTranspose2d:
+    """A transposed convolution of (n, ic, *image) and what follows it; the fields are those of `Conv2d`."""
+
+    ic: int
+    oc: int
+    image: tuple[int, int]
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (2, 2)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    output_padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    n: int = 1
+    epilogue: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        numbers = (self.n, self.ic, self.oc, *self.image, *self.kernel, *self.stride, *self.pads)
+        extra = (*self.output_padding, *self.dilation, self.groups)
+        return "_".join(["transposed", *map(str, (*numbers, *extra)), *self.epilogue])
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """(OH, OW)."""
+        height, width = (
+            (e - 1) * s + d * (k - 1) + 1 + extra - before - after
+            for e, s, d, k, extra, before, after in zip(
+                self.image,
+                self.stride,
+                self.dilation,
+                self.kernel,
+                self.output_padding,
+                self.pads[:2],
+                self.pads[2:],
+                strict=True,
+            )
+        )
+        return height, width
+
+    def build(self, b: Builder) -> None:
+        x = b.input(self.n, self.ic, *self.image)
+        terms = self.ic // self.groups * math.prod(self.kernel) // math.prod(self.stride)
+        y = b.node(
+            "ConvTranspose",
+            x,
+            b.weights(self.ic, self.oc // self.groups, *self.kernel, terms=max(1, terms)),
+            b.weights(self.oc),
+            strides=self.stride,
+            pads=self.pads,
+            output_padding=self.output_padding,
+            dilations=self.dilation,
+            **({"group": self.groups} if self.groups > 1 else {}),
+        )
+        for step in self.epilogue:
+            y = _epilogue(b, y, step, (self.n, self.oc, *self.out_size))
+        b.outputs.append(y)
 
 
 @dataclass(frozen=True)
@@ -158,7 +222,7 @@ class Dense:
         b.outputs.append(y)
 
 
-Workload = Conv2d | Pool2d | Dense | Network
+Workload = Conv2d | ConvTranspose2d | Pool2d | Dense | Network
 
 
 def tolerance(workload: Workload) -> float:
@@ -182,6 +246,16 @@ CONVS = (
     Conv2d(32, 32, (7, 5), groups=4, pads=SAME),
     Conv2d(6, 9, (7, 7), groups=3, pads=SAME, epilogue=("Relu",)),
     Conv2d(8, 16, (7, 7), groups=8, pads=SAME),
+    Conv2d(24, 112, (7, 9), (1, 1), groups=4, epilogue=("Relu",)),
+    Conv2d(24, 114, (5, 7), (1, 1), groups=3),
+    Conv2d(112, 136, (7, 5), (1, 1), groups=4, n=2, epilogue=("add:full", "Relu")),
+    Conv2d(128, 128, (7, 9), groups=32, pads=SAME, epilogue=("Relu",)),
+    Conv2d(64, 96, (9, 8), (3, 3), (2, 2), groups=32, pads=SAME, epilogue=("silu",), n=2),
+    Conv2d(24, 48, (13, 9), (5, 5), groups=24, pads=(2, 2, 2, 2)),
+    Conv2d(3, 6, (7, 9), groups=3, pads=(1, 0, 2, 1)),
+    Conv2d(40, 20, (6, 9), (3, 2), (1, 2), (2, 1), groups=4, pads=(2, 1, 2, 1), epilogue=("leaky", "mul:nc11")),
+    Conv2d(32, 20, (9, 11), dilation=(6, 8), pads=(6, 8, 6, 8), epilogue=("Relu",)),
+    Conv2d(64, 24, (5, 7), dilation=(12, 12), pads=(12, 12, 12, 12), n=2),
     Conv2d(16, 16, (9, 11), (3, 3), (2, 1), pads=(0, 1, 2, 3), n=3),
     Conv2d(3, 20, (9, 11), (2, 3), (1, 2), pads=(1, 0, 0, 2), n=3),
     Conv2d(256, 16, (5, 6), pads=SAME),
@@ -228,6 +302,20 @@ DEPTHWISE = tuple(
     )
 )
 
+TRANSPOSED = (
+    ConvTranspose2d(20, 40, (7, 7), (4, 4), pads=SAME, epilogue=("Relu",)),
+    ConvTranspose2d(16, 33, (6, 5), pads=SAME, output_padding=(1, 1), epilogue=("add:full", "Relu")),
+    ConvTranspose2d(24, 16, (7, 9), (2, 2), n=2, epilogue=("silu",)),
+    ConvTranspose2d(16, 24, (9, 8), stride=(1, 1), pads=SAME),
+    ConvTranspose2d(16, 33, (6, 5), pads=SAME, epilogue=("mul:nc11",)),
+    ConvTranspose2d(3, 8, (5, 6), stride=(1, 1), dilation=(2, 3), pads=(1, 0, 1, 0)),
+    ConvTranspose2d(20, 33, (5, 7), (3, 2), (3, 1), (1, 0, 1, 0), (2, 0), n=3),
+    ConvTranspose2d(320, 20, (4, 6), (4, 3), pads=SAME),
+    ConvTranspose2d(8, 16, (1, 1), (5, 4), (2, 3), SAME, (1, 0)),
+    ConvTranspose2d(8, 6, (4, 5), groups=2, epilogue=("Relu",)),
+    ConvTranspose2d(8, 6, (4, 5), dilation=(2, 1)),
+)
+
 POOLS = (
     Pool2d("MaxPool", 24, (13, 13), (3, 3), (2, 2), SAME),
     Pool2d("MaxPool", 16, (12, 13), (3, 3), (2, 2), ceil=True),
@@ -251,6 +339,9 @@ DENSES = (
     Dense(7, 1, 10, ("Sigmoid",)),
     Dense(7, 513, 33, ("Tanh",)),
     Dense(7, 1024, 64),
+    Dense(197, 192, 33, ("Sigmoid",)),
+    Dense(50, 768, 250),
+    Dense(300, 20, 10),
 )
 
-WORKLOADS: tuple[Workload, ...] = (*CONVS, *DEPTHWISE, *POOLS, *DENSES, *NETWORKS)
+WORKLOADS: tuple[Workload, ...] = (*CONVS, *DEPTHWISE, *TRANSPOSED, *POOLS, *DENSES, *NETWORKS)

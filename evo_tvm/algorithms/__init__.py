@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from evo_tvm.algorithms._base import Algorithm
 from evo_tvm.algorithms.dense import Dense
 from evo_tvm.algorithms.depthwise import AveragePool, Depthwise, MaxPool
+from evo_tvm.algorithms.depthwise_pointwise import DepthwisePointwise
 from evo_tvm.algorithms.grouped import GroupedLanewise, GroupedWindowed
 from evo_tvm.algorithms.im2col import Im2col
 from evo_tvm.algorithms.indirect import Indirect
+from evo_tvm.algorithms.matmul import Matmul
 from evo_tvm.algorithms.spatial_pack import SpatialPack
 from evo_tvm.algorithms.transposed import Transposed
 from evo_tvm.algorithms.winograd import Winograd2, Winograd4
@@ -21,9 +23,11 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
         (SpatialPack(), Winograd2(), Winograd4(), Im2col(), Indirect(), GroupedWindowed(), GroupedLanewise()),
         (Transposed(),),
         (Depthwise(),),
+        (DepthwisePointwise(),),
         (MaxPool(),),
         (AveragePool(),),
         (Dense(),),
+        (Matmul(),),
     )
 }
 

@@ -48,6 +48,15 @@ class Algorithm(ABC):
         top, left, bottom, right = workload.attributes.get("padding", (0, 0, 0, 0))
         return top, left, bottom, right
 
+    def border_cycles(self, workload: Workload, config: Any, target: Target) -> float:
+        """Cycles that the border takes, beside `cycles`: its zeros are written before each run, and read."""
+        top, left, bottom, right = self.border(workload, config)
+        if not (top or left or bottom or right):
+            return 0.0
+        n, channels, height, width = workload.shapes[0]
+        added = (height + top + bottom) * (width + left + right) - height * width
+        return 2 * n * channels * added * 4 / target.memory_bytes_per_cycle
+
     @abstractmethod
     def stage(self, lowering: Lowering, op: Op, config: Any) -> te.Tensor:
         """Declares its parameters and computation."""

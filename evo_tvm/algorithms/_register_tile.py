@@ -7,28 +7,33 @@ from functools import cache
 
 
 @cache
-def register_tile(blocks: int, height: int, width: int, registers: int, whole: bool = False) -> tuple[int, int, int]:
+def register_tile(
+    blocks: int, height: int, width: int, registers: int, whole: bool = False, vectors: int = 1
+) -> tuple[int, int, int]:
     """(channel blocks, rows, columns) of the register tile that takes the fewest cycles, edges included.
 
     A tile of `o` channel blocks by `p` pixels needs o*p accumulators, o weights and one broadcast pixel. `whole`: only
-    tiles whose channel blocks divide `blocks`.
+    tiles whose channel blocks divide `blocks`. vectors: registers that a block takes.
     """
     shapes = [
         (o, i, j)
         for o, i, j in itertools.product((2, 4, 1), (2, 1, 3, 4, 5, 6, 7, 8), range(1, registers))
-        if o <= blocks and i <= height and j <= width and o * i * j + o + 2 <= registers + (o == 2)
+        if o <= blocks
+        and i <= height
+        and j <= width
+        and (o * i * j + o) * vectors + 2 <= registers + (o * vectors == 2)
         if not (whole and blocks % o)
     ]
-    return min(shapes, key=lambda shape: round(image_cycles(blocks, height, width, *shape), 3))
+    return min(shapes, key=lambda shape: round(image_cycles(blocks, height, width, *shape, vectors), 3))
 
 
-def image_cycles(blocks: int, height: int, width: int, o: int, i: int, j: int) -> float:
+def image_cycles(blocks: int, height: int, width: int, o: int, i: int, j: int, vectors: int = 1) -> float:
     """Cycles of one step of the reduction over all tiles of an image, those at the edges included."""
     total = 0.0
     for channel_blocks, times_o in ((o, blocks // o), (blocks % o, 1)):
         for rows, times_i in ((i, height // i), (height % i, 1)):
             for columns, times_j in ((j, width // j), (width % j, 1)):
-                total += times_o * times_i * times_j * _tile_cycles(channel_blocks, rows * columns)
+                total += times_o * times_i * times_j * _tile_cycles(channel_blocks * vectors, rows * columns)
     return total
 
 

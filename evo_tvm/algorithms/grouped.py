@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from evo_tvm.graph import Op
     from evo_tvm.kernels.lower_group import Lowering
 
-#: Cycles to copy one element into its lane: 7.5 to 10 for a vector of 16 were measured.
+#: Cycles to copy one element into its lane, where the elements come from one vector: 7.5 to 10 for a vector of 16 were
+#: measured, and 60 where they come from eight.
 _COPY = 0.5
 #: Rows of output that share a copy of their input: the copy stays in the first cache.
 _ROWS = 8
@@ -135,14 +136,15 @@ class GroupedLanewise(_Grouped):
 
     def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
         """Arithmetic, and the copies, rows that bands of output rows share copied for each."""
-        _, ic_group, kh, kw = workload.shapes[1]
+        oc, ic_group, kh, kw = workload.shapes[1]
         attrs, (n, _, height, width) = workload.attributes, workload.output
         vectors = n * _blocks(workload, target) * ic_group
         arithmetic = vectors * kh * kw * _tile_cycles(workload, config.oh_tile, config.ow_tile) / 0.9
         rows = min(config.rows, height)
         read_rows = math.ceil(height / rows) * ((rows - 1) * attrs["stride"][0] + attrs["dilation"][0] * (kh - 1) + 1)
         read_columns = (width - 1) * attrs["stride"][1] + attrs["dilation"][1] * (kw - 1) + 1
-        copies = vectors * read_rows * read_columns * target.lanes_f32 * _COPY
+        sources = max(1.0, workload.shapes[0][1] / oc)
+        copies = vectors * read_rows * read_columns * sources * target.lanes_f32 * _COPY
         return (arithmetic + copies) / num_threads
 
     def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:

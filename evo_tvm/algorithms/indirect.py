@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Share of the multiply-add peak that is left beside working out pointers: 10 to 20 % below the direct convolution.
 _SHARE = 0.8
+#: What a core then reads of weights from the last cache and from its second cache, in bytes a cycle.
+_LAST_CACHE, _SECOND_CACHE = 10.0, 16.0
 #: Each pixel of a tile takes a pointer; more do not fit x86's general registers.
 _MOST_PIXELS = 6
 
@@ -58,10 +61,13 @@ class Indirect(Algorithm):
         return (1, 0, 0, 0) if any(workload.attributes["padding"]) else (0, 0, 0, 0)
 
     def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
-        """Arithmetic at the share above, and the weights' way from memory."""
+        """Arithmetic at the share above, or reading the weights again for each tile of pixels; once from memory."""
         sizes = ConvSizes.of(workload, target)
         arithmetic = sizes.product_cycles(config.oc_tile, config.pixel_tile) / _SHARE
-        return arithmetic / num_threads + sizes.weight_bytes / target.memory_bytes_per_cycle
+        kept = sizes.weight_bytes * config.oc_tile <= target.l2_bytes * 6 // 10 * sizes.oc_blocks
+        passes = sizes.n * math.ceil(sizes.pixels / config.pixel_tile)
+        reading = passes * sizes.weight_bytes / (_SECOND_CACHE if kept else _LAST_CACHE)
+        return max(arithmetic, reading) / num_threads + sizes.weight_bytes / target.memory_bytes_per_cycle
 
     def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.indirect`."""

@@ -39,7 +39,7 @@ class Matmul(Algorithm):
     def default(self, workload: Workload, target: Target, num_threads: int) -> Config:
         """The register tile that takes the fewest cycles; sums put aside as rounding asks."""
         left, right = _shapes(workload)
-        return Config(*tile(left[-2], right[-1], target), depth_chunk(left[-1]))
+        return Config(*tile(left[-2], left[-1], right[-1], target), depth_chunk(left[-1]))
 
     def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
         """Arithmetic, and two cycles for each element that is packed."""

@@ -46,13 +46,14 @@ class SpatialPack(Algorithm):
     def default(self, workload: Workload, target: Target, num_threads: int) -> Config:
         """The best register tile; panels that fit the first cache; of input and weights, the smaller kept in cache."""
         s = _Sizes(workload, target)
-        tile = register_tile(s.oc_blocks // s.groups, s.height, s.width, target.vector_registers, whole=s.groups > 1)
         chunk = s.chunk(_PANEL_TERMS) if s.ic_blocks * s.terms > CHUNK else 0
+        whole = s.groups > 1 or (num_threads > 1 and chunk > 0)  # peeled tiles would not be shared out
+        tile = register_tile(s.oc_blocks // s.groups, s.height, s.width, target.vector_registers, whole, s.vectors)
         large_input = s.data_bytes > target.l2_bytes * 45 // 100
         rows = tile[1] if s.data_bytes > s.weight_bytes and s.height % tile[1] == 0 else 0
         if num_threads > 1 and rows and s.n * s.height // rows < 2 * num_threads:
             rows = 0
-        sums_bytes = s.oc_blocks * target.lanes_f32 * (rows or s.height) * s.width * 4
+        sums_bytes = s.oc_blocks * s.vectors * target.lanes_f32 * (rows or s.height) * s.width * 4
         depth_outer = bool(chunk and large_input and sums_bytes <= target.l2_bytes // 2 and num_threads == 1)
         if rows and chunk and s.chunk(2 * CHUNK) == 0:
             chunk, depth_outer = 0, False  # a row's input stays in cache: one sum over the whole depth
@@ -66,11 +67,13 @@ class SpatialPack(Algorithm):
         tiles = [
             (o, i, j)
             for o, i, j in itertools.product((1, 2, 4), (1, 2, 3, 4, 7), range(1, min(s.width, 28) + 1))
-            if o <= blocks and i <= s.height and o * i * j + o + 2 <= target.vector_registers + (o == 2)
+            if o <= blocks
+            and i <= s.height
+            and (o * i * j + o) * s.vectors + 2 <= target.vector_registers + (o * s.vectors == 2)
             if o * i * j >= min(8, blocks * s.height * s.width) and not (s.groups > 1 and blocks % o)
         ]
-        best = min(image_cycles(blocks, s.height, s.width, *tile) for tile in tiles)
-        tiles = [t for t in tiles if image_cycles(blocks, s.height, s.width, *t) <= 1.25 * best]
+        best = min(image_cycles(blocks, s.height, s.width, *tile, s.vectors) for tile in tiles)
+        tiles = [t for t in tiles if image_cycles(blocks, s.height, s.width, *t, s.vectors) <= 1.25 * best]
         whole = s.ic_blocks * s.terms <= 2 * CHUNK
         chunks = {s.chunk(terms) for terms in (72, 144, 288, CHUNK)} | ({0} if whole else set())
         for tile in tiles:
@@ -89,7 +92,7 @@ class SpatialPack(Algorithm):
     def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
         """Arithmetic over all tiles, and what of the weights' way from memory is not hidden behind it."""
         s = _Sizes(workload, target)
-        steps = image_cycles(s.oc_blocks, s.height, s.width, config.oc_tile, config.oh_tile, config.ow_tile)
+        steps = image_cycles(s.oc_blocks, s.height, s.width, config.oc_tile, config.oh_tile, config.ow_tile, s.vectors)
         arithmetic = s.n * s.ic_blocks * s.terms * steps / 0.95
         weights = s.weight_bytes / target.memory_bytes_per_cycle
         return arithmetic / num_threads + (0.2 * weights if config.prefetch else weights)
@@ -99,11 +102,12 @@ class SpatialPack(Algorithm):
         data = lowering.data(op.args[0], op.attrs["border"])
         ib, ob = int(data.shape[4]), lowering.out.layout.block
         oc, ic, kh, kw = lowering.values[op.args[1]].shape
-        ic_blocks, oc_blocks = -(-ic // ib), -(-oc // ob)
+        step = reduction_step(ic, ib)
+        ic_blocks, oc_blocks = -(-ic // step), -(-oc // ob)
         chunk = config.depth_chunk or ic_blocks
         outer = (-(-oc_blocks // config.oc_tile), ic_blocks // chunk)
         kind = "conv2d_by_depth" if config.depth_outer else "conv2d"
-        shape = (*(outer[::-1] if config.depth_outer else outer), chunk, kh, kw, ib, config.oc_tile, ob)
+        shape = (*(outer[::-1] if config.depth_outer else outer), chunk, kh, kw, step, config.oc_tile, ob)
         weight = lowering.constant(op.args[1], Packing(kind, shape))
         attrs = op.attrs
         return conv2d(data, weight, oc_blocks, attrs["stride"], attrs["dilation"], attrs["groups"], config.depth_outer)
@@ -113,18 +117,26 @@ class SpatialPack(Algorithm):
         return spatial_pack.schedule(func, config)
 
 
+def reduction_step(channels: int, block: int) -> int:
+    """Input channels in a step of the reduction: a divisor of their block, at least 4, that leaves fewest idle."""
+    steps = [block >> i for i in range(block.bit_length()) if block % (1 << i) == 0 and block >> i >= min(4, block)]
+    return min(steps, key=lambda step: (math.ceil(channels / step) * step, -step))
+
+
 class _Sizes:
-    """A workload in blocks and bytes."""
+    """A workload in bytes and blocks: those of the input are steps of the reduction."""
 
     def __init__(self, workload: Workload, target: Target) -> None:
         lanes = target.lanes_f32
         (n, channels, rows, columns), (oc, ic, kh, kw) = workload.shapes
         (self.groups,) = workload.attributes["groups"]
-        self.block = 1 if channels <= FEW_CHANNELS else lanes
+        block, out_block = workload.attributes.get("blocks", (1 if channels <= FEW_CHANNELS else lanes, lanes))
         self.n, _, self.height, self.width = workload.output
-        self.oc_blocks, self.ic_blocks = math.ceil(oc / lanes), math.ceil(ic / self.block)
-        self.terms = kh * kw * self.block
-        self.weight_bytes = self.oc_blocks * lanes * self.ic_blocks * self.terms * 4
+        step = reduction_step(ic, block)
+        self.oc_blocks, self.ic_blocks = math.ceil(oc / out_block), math.ceil(ic / step)
+        self.vectors = math.ceil(out_block / lanes)
+        self.terms = kh * kw * step
+        self.weight_bytes = self.oc_blocks * out_block * self.ic_blocks * self.terms * 4
         self.data_bytes = n * channels * rows * columns * 4
 
     def chunk(self, terms: int) -> int:

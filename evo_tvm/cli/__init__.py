@@ -9,6 +9,7 @@ from evo_tvm.cli.bench import bench
 from evo_tvm.cli.compare import compare
 from evo_tvm.cli.compile import compile_
 from evo_tvm.cli.inspect import inspect
+from evo_tvm.cli.logs import logs
 from evo_tvm.cli.profile import profile
 from evo_tvm.cli.run import run
 from evo_tvm.cli.targets import targets
@@ -25,7 +26,7 @@ def app() -> None:
     """Compile trained neural networks for edge CPUs, run them, and measure them."""
 
 
-for command in (compile_, run, bench, profile, compare, inspect, targets, tune):
+for command in (compile_, run, bench, profile, compare, inspect, targets, tune, logs):
     app.add_command(command)
 
 

@@ -54,6 +54,13 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
+def clip(text: str, width: int, start: bool = False) -> str:
+    """`text` in `width` characters: of one that is longer the end, which tells layers apart, or the start."""
+    if len(text) <= width:
+        return text
+    return f"{text[: width - 1]}\u2026" if start else f"\u2026{text[len(text) - width + 1 :]}"
+
+
 def bold(text: str) -> Text:
     """`text` in bold."""
     from rich.text import Text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,7 +11,9 @@ import click
 from evo_tvm._extras import needs_extra
 from evo_tvm.cli._command import Command
 from evo_tvm.cli._options import PATH, check_writable, json_option, onnx_argument, parse_shapes, shapes_option
+from evo_tvm.cli._plan import plan_text
 from evo_tvm.cli._show import progress, show, show_json, size_text
+from evo_tvm.errors import UsageError
 
 
 @click.command(
@@ -40,6 +43,14 @@ from evo_tvm.cli._show import progress, show, show_json, size_text
     help="What the compiled model computes in.",
 )
 @shapes_option
+@click.option(
+    "--algorithm",
+    "algorithms",
+    metavar="LAYER=ALGORITHM",
+    multiple=True,
+    help='Compute this layer so; once for each. LAYER "*": all layers that the algorithm fits.',
+)
+@click.option("--explain", is_flag=True, help="Show the algorithms of each layer, their times, and why one was taken.")
 @click.option("--dump", metavar="DIR", type=PATH, help="Write the module after each phase into this folder.")
 @json_option
 def compile_(
@@ -49,11 +60,13 @@ def compile_(
     threads: int,
     precision: str,
     shapes: tuple[str, ...],
+    algorithms: tuple[str, ...],
+    explain: bool,
     dump: Path | None,
     as_json: bool,
 ) -> None:
     """Compile an ONNX model into one .evo file."""
-    input_shapes = parse_shapes(shapes)
+    input_shapes, asked = parse_shapes(shapes), parse_algorithms(algorithms)
     check_writable(output)
     started = time.perf_counter()
     with progress() as step, needs_extra("compiler"):
@@ -65,6 +78,7 @@ def compile_(
             num_threads=threads,
             precision=precision,
             input_shapes=input_shapes,
+            algorithms=asked,
             dump=dump,
             progress=step,
         )
@@ -81,11 +95,30 @@ def compile_(
                 "num_threads": threads,
                 "kernels": len(manifest.kernels),
                 "arena_bytes": manifest.arena_bytes,
+                **({"plan": manifest.plan} if explain else {}),
             }
         )
         return
+    if explain:
+        show(plan_text(manifest.plan, output), "")
     show(
         f"{output}: {size_text(output.stat().st_size)}, {len(manifest.kernels)} kernels for {manifest.target.name}, "
         f"compiled in {seconds:.1f} s",
         f"Next: evo-tvm bench {output}",
     )
+
+
+def parse_algorithms(texts: Sequence[str]) -> dict[str, str] | None:
+    """`["conv1=winograd2"]` as `{"conv1": "winograd2"}`; None where there is nothing. A layer may have "=" in its name.
+
+    Raises UsageError: a text of another form, or a layer that is given twice.
+    """
+    asked: dict[str, str] = {}
+    for text in texts:
+        layer, equals, algorithm = text.rpartition("=")
+        if not (equals and layer and algorithm):
+            raise UsageError("wrong form", where="--algorithm", expected="LAYER=ALGORITHM", got=repr(text))
+        if layer in asked:
+            raise UsageError(f"'{layer}' is given twice", where="--algorithm", hint="Give each layer one algorithm.")
+        asked[layer] = algorithm
+    return asked or None

@@ -12,6 +12,7 @@ import click
 from evo_tvm._extras import needs_extra
 from evo_tvm.cli._command import Command
 from evo_tvm.cli._options import PATH, json_option
+from evo_tvm.cli._plan import plan_summary, plan_text
 from evo_tvm.cli._show import show, show_json, size_text, table
 from evo_tvm.errors import UsageError
 
@@ -25,27 +26,36 @@ if TYPE_CHECKING:
     cls=Command, epilog="Example: evo-tvm inspect resnet18.evo", short_help="Show what is in an .evo or an ONNX file."
 )
 @click.argument("file", metavar="M.evo|MODEL.onnx", type=PATH)
+@click.option("--plan", is_flag=True, help="Show the algorithms of each layer, their times, and why one was taken.")
 @json_option
-def inspect(file: Path, as_json: bool) -> None:
+def inspect(file: Path, plan: bool, as_json: bool) -> None:
     """Show what is in a compiled model or in an ONNX file, without running it.
 
     Of a compiled model: its target, inputs and outputs, and each kernel with its algorithm and schedule; kernels that
-    run with the default schedule, because no template covers them, are listed. Of an ONNX file: inputs, outputs and
-    operators.
+    run with the default schedule, because no template covers them, are listed. --plan shows instead what the compiler
+    considered for each layer. Of an ONNX file: inputs, outputs and operators.
     """
     if file.suffix == ".onnx":
+        if plan:
+            raise UsageError("an ONNX file has no plan", where=file, hint="Compile it: evo-tvm compile --explain")
         _inspect_onnx(file, as_json)
     elif file.suffix == ".evo":
-        _inspect_evo(file, as_json)
+        _inspect_evo(file, plan, as_json)
     else:
         raise UsageError("neither an .evo nor an .onnx file", where=file, hint="Give a file with one of these endings.")
 
 
-def _inspect_evo(file: Path, as_json: bool) -> None:
+def _inspect_evo(file: Path, plan: bool, as_json: bool) -> None:
     from evo_tvm.runtime import container
 
     contents = container.read(file)
     manifest = contents.manifest
+    if plan:
+        if as_json:
+            show_json(manifest.plan)
+        else:
+            show(plan_text(manifest.plan, file))
+        return
     if as_json:
         defaults = [kernel.name for kernel in default_scheduled(manifest.kernels)]
         show_json({**json.loads(manifest.to_json()), "default_schedule": defaults})
@@ -69,8 +79,10 @@ def _facts(file: Path, manifest: Manifest, library_bytes: int, weights_bytes: in
         *(("output", str(spec)) for spec in manifest.outputs),
         ("code", size_text(library_bytes)),
         ("weights", size_text(weights_bytes)),
+        ("prepared", f"{size_text(manifest.prepared_bytes)} made of weights when it is loaded"),
         ("arena", size_text(manifest.arena_bytes)),
         ("arithmetic", f"{sum(kernel.flops for kernel in manifest.kernels) / 1e9:.3f} GFLOP a run"),
+        ("plan", plan_summary(manifest.plan, file)),
     ]
 
 
@@ -90,7 +102,8 @@ def _kernels(kernels: Sequence[KernelInfo]) -> Table:
 
 
 def default_scheduled(kernels: Sequence[KernelInfo]) -> list[KernelInfo]:
-    """The kernels that no template covers: they are vectorised and parallel, but not tuned to their shape."""
+    """The kernels that no template covers: they are vectorised and parallel where that goes (`schedule` says), but not
+    tuned to their shape."""
     return [kernel for kernel in kernels if kernel.algorithm == "default"]
 
 
@@ -99,7 +112,9 @@ def _default_note(kernels: Sequence[KernelInfo]) -> str:
     if not plain:
         return "Every kernel has a schedule of its own."
     operators = sorted({kernel.operator for kernel in plain})
-    return f"{len(plain)} of {len(kernels)} kernels run with the default schedule: {', '.join(operators)}"
+    note = f"{len(plain)} of {len(kernels)} kernels run with the default schedule: {', '.join(operators)}"
+    serial = sorted({kernel.layers[0] for kernel in plain if kernel.schedule == "serial" and kernel.layers})
+    return f"{note}; in serial loops: {', '.join(serial)}" if serial else note
 
 
 def _inspect_onnx(file: Path, as_json: bool) -> None:

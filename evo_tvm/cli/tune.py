@@ -52,8 +52,10 @@ def tune(
     shapes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure configurations of each kernel of MODEL.onnx on this machine. What compile then chooses from is kept: a run
-    that is interrupted goes on where it was."""
+    """Measure configurations of each kernel of MODEL.onnx on this machine, for compile to choose from.
+
+    Each measurement is kept at once: after an interruption the same command goes on where it was.
+    """
     input_shapes = parse_shapes(shapes)
     started = time.perf_counter()
     try:
@@ -79,4 +81,8 @@ def tune(
             str(tuned.failures or ""),
             tuned.config,
         )
-    show(rows, f"\n{len(found)} pairs of kernel and algorithm, {elapsed:.0f} s", f"Next: evo-tvm compile {model} -o M.evo")
+    show(
+        rows,
+        f"\n{len(found)} pairs of kernel and algorithm, {elapsed:.0f} s",
+        f"Next: evo-tvm compile {model} -o M.evo",
+    )

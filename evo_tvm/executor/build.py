@@ -17,7 +17,7 @@ from evo_tvm.executor.kernel_key import kernel_key
 from evo_tvm.executor.link import SUPPORT_SOURCES, link_library
 from evo_tvm.executor.peak import build_peak
 from evo_tvm.executor.program import Program, plan_program
-from evo_tvm.executor.schedule_group import algorithm_name, schedule_group
+from evo_tvm.executor.schedule_group import algorithm_name, loops_text, schedule_group
 from evo_tvm.executor.workers import Workers
 from evo_tvm.graph import Graph
 from evo_tvm.kernels.cost import flops, moved_bytes
@@ -144,7 +144,9 @@ class _Kernels:
         schedule = schedule_group(kernel, self.target)
         path = self.folder / f"kernel_{job}.o"
         build_object(schedule.mod["main"], _symbol(key), self.tvm_target, str(path))
-        return _Kernel(algorithm_name(kernel), config_text(kernel.group.anchor.attrs.get("config")), path.read_bytes())
+        algorithm, config = algorithm_name(kernel), kernel.group.anchor.attrs.get("config")
+        text = loops_text(schedule) if algorithm == "default" else config_text(config)
+        return _Kernel(algorithm, text, path.read_bytes())
 
 
 def _symbol(key: str) -> str:

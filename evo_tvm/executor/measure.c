@@ -1,20 +1,22 @@
 /*
  * What this CPU does at most, for profiles to compare kernels with: multiply-adds in registers, and reading memory.
  */
+#define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "abi.h"
 
 #pragma weak evo_model_peak /* a library that is made to run one kernel does without */
 
 /* Short samples, of which the best counts: what else the machine does then disturbs some of them only. */
-enum { kSamples = 10, kSampleNs = 1000000, kReads = 4 };
+enum { kSamples = 40, kSampleNs = 500000, kPasses = 2, kPartBytes = 4 << 20, kHugePage = 2 << 20 };
 
 typedef struct {
   int64_t calls, flops; /* of each thread */
-  uint8_t* memory;
-  uint64_t bytes; /* of each thread */
+  uint8_t* memory;      /* of all: parts of kPartBytes, that of thread t at step s being number s * threads + t */
+  int64_t steps, step;
 } Work;
 
 static int compute(int task_id, TVMParallelGroupEnv* env, void* data) {
@@ -26,19 +28,22 @@ static int compute(int task_id, TVMParallelGroupEnv* env, void* data) {
   return 0;
 }
 
+static uint8_t* part_of(const Work* work, int64_t step, int task_id, const TVMParallelGroupEnv* env) {
+  return work->memory + (step * env->num_task + task_id) * kPartBytes;
+}
+
+/* Without this there would be no memory behind the addresses. */
 static int fill_memory(int task_id, TVMParallelGroupEnv* env, void* data) {
   Work* work = data;
-  (void)env;
-  memset(work->memory + (uint64_t)task_id * work->bytes, 1, work->bytes);
+  for (int64_t step = 0; step < work->steps; ++step) memset(part_of(work, step, task_id, env), 1, kPartBytes);
   return 0;
 }
 
 static int read_memory(int task_id, TVMParallelGroupEnv* env, void* data) {
   Work* work = data;
-  const uint64_t* at = (const uint64_t*)(work->memory + (uint64_t)task_id * work->bytes);
-  const uint64_t* end = at + work->bytes / sizeof *at;
+  const uint64_t* at = (const uint64_t*)part_of(work, work->step, task_id, env);
+  const uint64_t* end = at + kPartBytes / sizeof *at;
   uint64_t a = 0, b = 0, c = 0, d = 0;
-  (void)env;
   for (; at < end; at += 8) {
     a += at[0] ^ at[4];
     b += at[1] ^ at[5];
@@ -70,19 +75,24 @@ static double arithmetic(int32_t threads) {
 
 static double reading(int32_t threads, uint64_t bytes) {
   double best = 0;
-  Work work = {.bytes = bytes / threads / kAlign * kAlign};
-  if (work.bytes == 0 || (work.memory = aligned_alloc(kAlign, threads * work.bytes)) == NULL) return 0;
-  timed(fill_memory, &work); /* each thread its own part: else there is no memory behind it yet */
-  for (int i = 0; i < kReads; ++i) {
-    double rate = (double)threads * (double)work.bytes / (double)timed(read_memory, &work);
-    if (rate > best) best = rate;
+  const uint64_t step_bytes = (uint64_t)threads * kPartBytes;
+  Work work = {.steps = (int64_t)((bytes + step_bytes - 1) / step_bytes)};
+  bytes = (uint64_t)work.steps * step_bytes;
+  if ((work.memory = aligned_alloc(kHugePage, bytes)) == NULL) return 0;
+  madvise(work.memory, bytes, MADV_HUGEPAGE);
+  timed(fill_memory, &work);
+  for (int pass = 0; pass < kPasses; ++pass) {
+    for (work.step = 0; work.step < work.steps; ++work.step) {
+      double rate = (double)step_bytes / (double)timed(read_memory, &work);
+      if (rate > best) best = rate;
+    }
   }
   free(work.memory);
   return best;
 }
 
 /* Measures on all threads of `pool` (NULL: on this thread alone). rates[0]: float32 arithmetic in GFLOP/s. rates[1]:
- * reading `bytes` of memory, more than the caches hold, in GB/s. 0 is what could not be measured. Returns 0, or
+ * reading `bytes` of memory, of which the caches must hold a small part only, in GB/s. 0 is what could not be measured. Returns 0, or
  * kErrorNoThreads as evo_run does. */
 int32_t evo_measure(void* pool, uint64_t bytes, double rates[2]) {
   int32_t code = evo_enter(pool), threads = evo_pool_threads(pool);

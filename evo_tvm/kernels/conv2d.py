@@ -25,25 +25,30 @@ def conv2d(
 ) -> te.Tensor:
     """Valid convolution of `data` (padding is part of its shape) with weights in the order in which they are read.
 
-    data: (N, IC/ib, H, W, ib); weight: (tiles, chunks, chunk, KH, KW, ib, oc_tile, ob), or with `depth_outer` chunks
-    before tiles: a tile is `oc_tile` blocks of output channels, a chunk some blocks of a group's input channels.
+    data: (N, IC/ib, H, W, ib); weight: (tiles, chunks, chunk, KH, KW, step, oc_tile, ob), or with `depth_outer` chunks
+    before tiles: a tile is `oc_tile` blocks of output channels, a chunk some steps of a group's input channels, a step
+    as many channels as divide ib: with fewer than ib, 24 channels in blocks of 16 are no more than 24 terms.
     Result: (N, oc_blocks, OH, OW, ob), of the dtype of `data`. An NCHW tensor is the case ib = 1. With groups, a tile
     of channels lies within one group.
 
     The stage is "conv". Where there are several chunks it sums "partial" (N, OC/ob, OH, OW, chunks, ob).
     """
     n, _, height, width, _ = (int(e) for e in data.shape)
-    _, _, chunk, kh, kw, ib, oc_tile, ob = (int(e) for e in weight.shape)
+    _, _, chunk, kh, kw, step, oc_tile, ob = (int(e) for e in weight.shape)
+    ib = int(data.shape[4])
     chunks = int(weight.shape[0 if depth_outer else 1])
     out_h = (height - dilation[0] * (kh - 1) - 1) // stride[0] + 1
     out_w = (width - dilation[1] * (kw - 1) - 1) // stride[1] + 1
     blocks_per_group = oc_blocks // groups
-    co, ci = te.reduce_axis((0, chunk), "co"), te.reduce_axis((0, ib), "ci")
+    co, ci = te.reduce_axis((0, chunk), "co"), te.reduce_axis((0, step), "ci")
     r, s = te.reduce_axis((0, kh), "r"), te.reduce_axis((0, kw), "s")
+    steps = ib // step  # in a block of the input
 
     def sum_chunk(b: Expr, o: Expr, i: Expr, j: Expr, c: Expr | int, v: Expr) -> Expr:
         first = (o // blocks_per_group) * (chunks * chunk) if groups > 1 else 0
-        pixel = data[b, first + c * chunk + co, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], ci]
+        k = first + c * chunk + co
+        block, lane = (k, ci) if steps == 1 else (k // steps, k % steps * step + ci)
+        pixel = data[b, block, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], lane]
         place = (c, o // oc_tile) if depth_outer else (o // oc_tile, c)
         return te.sum(pixel * weight[(*place, co, r, s, ci, o % oc_tile, v)], axis=[co, r, s, ci])
 

@@ -24,8 +24,15 @@ def flops(kernel: LoweredGroup) -> int:
         per_element += 2 * math.prod(shapes[1][1:])
     elif anchor.kind == "conv2d_transpose":  # each pixel of the image times the kernel, what is cut off included
         return out * per_element + 2 * math.prod(shapes[0]) * math.prod(shapes[1][1:])
+    elif anchor.kind == "depthwise_pointwise":
+        channels, taps = shapes[1][0], math.prod(shapes[1][2:])
+        hidden = out // kernel.outputs[0].shape[1] * channels
+        per_element += 2 * channels
+        return out * per_element + hidden * (2 * taps + len(anchor.attrs["between"]))
     elif anchor.kind == "dense":
         per_element += 2 * shapes[1][0]
+    elif anchor.kind == "matmul":
+        per_element += 2 * anchor.attrs["left_shape"][-1]
     elif anchor.kind in ("max_pool2d", "avg_pool2d"):
         per_element += math.prod(anchor.attrs["pool_size"])
     elif anchor.kind == "global_avg_pool2d":

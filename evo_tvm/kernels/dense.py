@@ -1,27 +1,23 @@
-"""Matrix products with weights packed into panels of output channels."""
+"""Products of a matrix and constant weights."""
 
 from __future__ import annotations
 
 from tvm import te
 
-#: Terms added up in one accumulator before the sum is put aside. Blocked summation keeps the rounding error of a
-#: 25,088-term dot product near that of a 512-term one (Higham, "The Accuracy of Floating Point Summation", 1993).
-CHUNK = 512
+from evo_tvm.kernels.matmul import product
 
 
-def dense(data: te.Tensor, weight: te.Tensor) -> te.Tensor:
-    """data: (M, K); weight: (N/b, K, b), N padded up to whole panels; result: (M, N/b, b).
+def dense(data: te.Tensor, weight: te.Tensor, panels: int) -> te.Tensor:
+    """data: (M, K); weight: (tiles, chunks, chunk, panel_tile, lanes) of K by N, in the order in which it is read.
 
-    The stages are "partial" (M, N/b, chunks, b), sums over a chunk of the depth, and "dense", their sum.
+    Result: (M, panels, lanes), `panels` the vectors that N columns fill; see `evo_tvm.kernels.matmul.product`.
     """
-    m, depth = (int(e) for e in data.shape)
-    panels, _, block = (int(e) for e in weight.shape)
-    chunk = next(c for c in range(min(depth, CHUNK), 0, -1) if depth % c == 0)
-    chunk = chunk if chunk >= CHUNK // 8 else depth
-    ki, ko = te.reduce_axis((0, chunk), "ki"), te.reduce_axis((0, depth // chunk), "ko")
-    partial = te.compute(
-        (m, panels, depth // chunk, block),
-        lambda i, o, c, v: te.sum(data[i, c * chunk + ki] * weight[o, c * chunk + ki, v], axis=[ki]),
-        name="partial",
+    rows, depth = (int(e) for e in data.shape)
+    _, _, chunk, panel_tile, lanes = (int(e) for e in weight.shape)
+    return product(
+        (rows, panels, lanes),
+        depth,
+        chunk,
+        lambda i, k: data[i, k],
+        lambda o, c, k, v: weight[o // panel_tile, c, k, o % panel_tile, v],
     )
-    return te.compute((m, panels, block), lambda i, o, v: te.sum(partial[i, o, ko, v], axis=[ko]), name="dense")

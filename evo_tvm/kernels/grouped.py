@@ -26,15 +26,6 @@ def most_groups_touched(oc: int, groups: int, block: int) -> int:
     return min(groups, max(groups_touched(o, oc // groups, block) for o in range(-(-oc // block))))
 
 
-def lanewise_pays(oc: int, ic_group: int, groups: int, block: int, taps: int) -> bool:
-    """Whether to copy channels into lanes: more than half of the windowed form's products would be with zeros.
-
-    Copying costs some five products a tap, so it is never worth it for a kernel of one tap, nor for groups of many
-    input channels, of which each lane wants all.
-    """
-    return taps > 1 and ic_group <= 8 and most_groups_touched(oc, groups, block) > 2
-
-
 def pack_windowed(weight: np.ndarray, groups: int, block: int) -> np.ndarray:
     """(OC, IC/groups, KH, KW) -> (OC/b, groups touched at most, KH, KW, IC/groups, b)."""
     oc, ic_group, kh, kw = weight.shape

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tvm import te, tirx
@@ -18,8 +18,9 @@ from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.graph import Graph, Group, Op, Value
 from evo_tvm.kernels import elementwise
 from evo_tvm.kernels.pack import Packing
+from evo_tvm.kernels.normalize import layer_norm, softmax
 from evo_tvm.kernels.pool import global_avg_pool2d
-from evo_tvm.plan.storage import Placement, View
+from evo_tvm.plan.storage import Placement, View, permuted
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Lowering:
         make = self._anchor if kind in ALGORITHMS else getattr(self, f"_{kind}", self._elementwise)
         output = make(group.anchor)
         view = self.placement.view(self.out.name, tuple(int(e) for e in output.shape))
+        if "output_strides" in group.anchor.attrs:
+            view = replace(view, strides=group.anchor.attrs["output_strides"])
         self.parameters.append(Parameter(self.out.name, view))
         func = te.create_prim_func([*self.tensors, output])
         return self._apply_views(func), self.parameters
@@ -131,6 +134,14 @@ class Lowering:
         name = self.values[index].name
         return self._placeholder(Parameter(name, self.placement.view(name, shape)), shape)
 
+    def strided(self, index: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> te.Tensor:
+        """A value without border as `shape`, whose elements lie `strides` apart; a constant is compact."""
+        value = self.values[index]
+        if value.data is not None:
+            return self.constant(index, Packing("plain", shape))
+        view = replace(self.placement.view(value.name), shape=shape, strides=strides)
+        return self._placeholder(Parameter(value.name, view), shape)
+
     @property
     def image(self) -> tuple[int, int]:
         """Rows and columns of the result."""
@@ -143,10 +154,26 @@ class Lowering:
         """An operator that has algorithms, computed by the one that the plan chose."""
         algorithm = ALGORITHMS[op.kind][op.attrs["algorithm"]]
         stage = algorithm.stage(self, op, op.attrs["config"])
-        if op.kind != "dense":
+        if op.kind not in ("dense", "matmul"):
             return self._epilogue(stage)
-        rows, width, lanes = int(stage.shape[0]), self.out.shape[-1], self.lanes
-        return self._output((rows, width), 1, lambda i, j: stage[i, j // lanes, j % lanes])
+        width = (op.attrs["right_shape"] if op.kind == "matmul" else self.out.shape)[-1]
+        shape, lanes = (*(int(e) for e in stage.shape[:-2]), width), self.lanes
+        return self._output(shape, 1, lambda *at: stage[(*at[:-1], at[-1] // lanes, at[-1] % lanes)])
+
+    def _permute(self, op: Op) -> te.Tensor:
+        shape, strides = permuted(self.values[op.args[0]].shape, op.attrs["axes"])
+        data = self.strided(op.args[0], shape, strides)
+        return self._output(self.out.shape, 1, lambda *at: data[at])
+
+    def _softmax(self, op: Op) -> te.Tensor:
+        data = self._whole(op.args[0])
+        probability = softmax(data, self.lanes)
+        return self._output(self.out.shape, 1, lambda *at: probability[at])
+
+    def _layer_norm(self, op: Op) -> te.Tensor:
+        operands = [self._whole(i) for i in op.args]
+        normal = layer_norm(*operands, lanes=self.lanes, **op.attrs)
+        return self._output(self.out.shape, 1, lambda *at: normal[at])
 
     def _global_avg_pool2d(self, op: Op) -> te.Tensor:
         value = self.values[op.args[0]]
@@ -166,6 +193,19 @@ class Lowering:
 
         return self._output(self.out.shape, 1, pick)
 
+    def _channel_shuffle(self, op: Op) -> te.Tensor:
+        """Channel i * groups + g is what was channel g * (channels / groups) + i."""
+        data, block, groups = self.data(0), self.out.layout.block, op.attrs["groups"]
+        n, channels, h, w = self.out.shape
+
+        def element(b, co, i, j, v):  # type: ignore[no-untyped-def]
+            c = co * block + v
+            source = c % groups * (channels // groups) + c // groups
+            found = data[b, source // block, i, j, source % block]
+            return found if channels % block == 0 else tirx.if_then_else(c < channels, found, _zero(self.out))
+
+        return te.compute((n, -(-channels // block), h, w, block), element, name="output")
+
     def _transform(self, op: Op) -> te.Tensor:
         """From any block to any other; idle lanes of the result are zero."""
         value, block, old = self.values[0], self.out.layout.block, self.values[0].layout.block
@@ -175,9 +215,7 @@ class Lowering:
         def element(n, co, h, w, v):  # type: ignore[no-untyped-def]
             c = co * block + v
             found = data[n, c // old, h, w, c % old]
-            return (
-                found if channels % block == 0 else tirx.if_then_else(c < channels, found, tirx.const(0, value.dtype))
-            )
+            return found if channels % block == 0 else tirx.if_then_else(c < channels, found, _zero(value))
 
         n, c, h, w = value.shape
         return te.compute((n, -(-c // block), h, w, block), element, name="output")
@@ -278,6 +316,10 @@ class Lowering:
             return tensor[(image, channel if channels else 0, *pixel)]
 
         return load
+
+
+def _zero(value: Value) -> Expr:
+    return tirx.const(0, value.dtype)
 
 
 def _flat_index(strides: tuple[int, ...]) -> Callable[..., list[Expr]]:

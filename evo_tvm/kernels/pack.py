@@ -39,8 +39,9 @@ class Packing:
 
     conv2d: OIHW -> (tiles, chunks, chunk, H, W, ib, oc_tile, ob), `oc_tile` blocks of output channels a tile and
     `chunk` of input channels a chunk; conv2d_by_depth: the same, chunks before tiles;
-    filters: OIHW -> (O/ob, I, H, W, ob); winograd2, winograd4: OIHW -> WEIGHT_AXES of kernels/winograd.py, transformed,
-    which is made of filters at load; depthwise: (C, 1, H, W) -> (C/b, H, W, b); dense: (K, N) -> (N/b, K, b);
+    pointwise: the same for 1x1, (tiles, I/ib, ib, oc_tile, ob); filters: OIHW -> (O/ob, I, H, W, ob); winograd2, winograd4: OIHW -> WEIGHT_AXES of kernels/winograd.py, transformed,
+    which is made of filters at load; depthwise: (C, 1, H, W) -> (C/b, H, W, b); dense: (K, N) -> (tiles, chunks,
+    chunk, panel_tile, b), `panel_tile` panels of b columns a tile and `chunk` rows a chunk;
     blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only; im2col, indirect, windowed, lanewise, transposed: as the
     functions of these names in kernels/ say.
     Channels are padded up to whole blocks with zeros.
@@ -97,6 +98,11 @@ def _conv2d_by_depth(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return _conv2d(data, (shape[1], shape[0], *shape[2:])).swapaxes(0, 1)
 
 
+def _pointwise(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    tiles, blocks, ib, oc_tile, ob = shape
+    return _conv2d(data, (tiles, 1, blocks, 1, 1, ib, oc_tile, ob)).reshape(shape)
+
+
 def _filters(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     blocks, channels, kh, kw, ob = shape
     padded = _pad(data, (blocks * ob, channels, kh, kw))
@@ -109,8 +115,9 @@ def _depthwise(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _dense(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    panels, depth, block = shape
-    return _pad(data, (depth, panels * block)).reshape(depth, panels, block).transpose(1, 0, 2)
+    tiles, chunks, chunk, panel_tile, block = shape
+    padded = _pad(data, (chunks * chunk, tiles * panel_tile * block))
+    return padded.reshape(chunks, chunk, tiles, panel_tile, block).transpose(2, 0, 1, 3, 4)
 
 
 def _blocked(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -148,6 +155,7 @@ _PACKERS: Mapping[str, Callable[..., np.ndarray]] = {
     "conv2d": _conv2d,
     "conv2d_by_depth": _conv2d_by_depth,
     "filters": _filters,
+    "pointwise": _pointwise,
     "depthwise": _depthwise,
     "dense": _dense,
     "blocked": _blocked,

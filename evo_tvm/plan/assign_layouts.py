@@ -15,13 +15,14 @@ from evo_tvm.algorithms.spatial_pack import FEW_CHANNELS
 from evo_tvm.graph import Graph, Group, Layout, Op, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 
-_CONVOLUTIONS = ("conv2d", "conv2d_transpose", "depthwise_conv2d")
+_CONVOLUTIONS = ("conv2d", "conv2d_transpose", "depthwise_conv2d", "depthwise_pointwise")
 
 #: Kernels that can write their result into a border or into a part of a larger value.
 PLACEABLE = frozenset(EXPRESSIONS) | {
     *_CONVOLUTIONS,
     "max_pool2d",
     "avg_pool2d",
+    "channel_shuffle",
     "transform",
     "concat",
 }
@@ -81,16 +82,19 @@ class _Assigner:
         """(block wanted of each input, None for a constant; block of the result)."""
         kind = group.anchor.kind
         values = [self.values[n] for n in group.inputs]
-        if kind in ("dense", "tir", "view"):
+        if kind in ("dense", "layer_norm", "matmul", "permute", "softmax", "tir", "view"):
             return [None if v.data is not None else 1 for v in values], 1
         shape = self.values[group.output].shape
         result = self._result_block(group, values)
         wanted = [self._operand_block(v, shape, result) for v in values]
         anchor = group.anchor.args[0]
-        if kind in ("conv2d", "conv2d_transpose"):
+        blocks = group.anchor.attrs.get("blocks")
+        if blocks is not None and kind in _CONVOLUTIONS:
+            wanted[anchor] = blocks[0]
+        elif kind in ("conv2d", "conv2d_transpose"):
             few = values[anchor].shape[1] <= FEW_CHANNELS and values[anchor].layout.block == 1
             wanted[anchor] = 1 if few and not _read_behind_anchor(group, anchor) else self.block
-        elif kind == "depthwise_conv2d":
+        elif kind in ("depthwise_conv2d", "depthwise_pointwise"):
             wanted[anchor] = self.block
         elif kind in ("max_pool2d", "avg_pool2d"):
             wanted[anchor] = result
@@ -103,16 +107,15 @@ class _Assigner:
     def _result_block(self, group: Group, values: list[Value]) -> int:
         kind, shape = group.anchor.kind, self.values[group.output].shape
         if kind in _CONVOLUTIONS:
-            return self.block
+            return int(group.anchor.attrs.get("blocks", (0, self.block))[1])
         if kind == "global_avg_pool2d" or len(shape) != 4:
             return 1
         if kind in ("max_pool2d", "avg_pool2d"):
             return values[group.anchor.args[0]].layout.block
         if kind == "concat":
-            whole = all(v.shape[1] % self.block == 0 for v in values)
-            return self.block if whole and any(v.layout.block > 1 for v in values) else 1
-        blocked = any(v.layout.block > 1 and v.shape == shape for v in values)
-        return self.block if blocked else 1
+            block = max(v.layout.block for v in values)
+            return block if all(v.shape[1] % block == 0 for v in values) else 1
+        return max((v.layout.block for v in values if v.shape == shape), default=1)
 
     def _operand_block(self, value: Value, shape: tuple[int, ...], result: int) -> int | None:
         """The block in which an elementwise stage of `shape` and block `result` reads this operand."""

@@ -17,6 +17,9 @@ from evo_tvm.target import Target
 from evo_tvm.tune.log import Log
 from evo_tvm.workload import Workload, workload_of
 
+#: Asked for instead of a layer's name: every layer that the algorithm fits.
+EVERY_LAYER = "*"
+
 
 @dataclass(frozen=True)
 class Explained:
@@ -52,18 +55,22 @@ class Explained:
 def choose_algorithms(
     graph: Graph, target: Target, num_threads: int, log: Log, asked: Mapping[str, str]
 ) -> tuple[Graph, tuple[Explained, ...]]:
-    """Decides for each operator that has algorithms. asked: layer's name -> algorithm's name.
+    """Decides for each operator that has algorithms. asked: layer's name -> algorithm's name; "*" stands for all layers
+    that are not named and that the algorithm fits.
 
-    Raises UsageError: no such layer, no such algorithm, or one that does not fit.
+    Raises UsageError: no such layer, no such algorithm, or one that does not fit, "*" one that fits no layer.
     """
-    groups, explained, known = [], [], set()
+    groups, explained, known, fitted = [], [], {EVERY_LAYER}, False
     for group in graph.groups:
         if group.anchor.kind not in ALGORITHMS:
             groups.append(group)
             continue
         known.add(group.name)
         workload = workload_of(graph, group)
-        decision = decide(workload, target, num_threads, log, asked.get(group.name), group.name)
+        fits = _fits(asked.get(EVERY_LAYER), workload, target)
+        fitted = fitted or fits
+        wanted = asked.get(group.name, asked[EVERY_LAYER] if fits else None)
+        decision = decide(workload, target, num_threads, log, wanted, group.name)
         groups.append(apply_decision(group, workload, decision))
         explained.append(Explained(group.name, workload, decision))
     unknown = sorted(set(asked) - known)
@@ -71,9 +78,23 @@ def choose_algorithms(
         raise UsageError(
             f"no layer {unknown[0]} that has a choice of algorithms",
             where="--algorithm",
-            hint=f"Layers: {', '.join(sorted(known)) or 'none'}.",
+            hint=f"Layers: {', '.join(sorted(known - {EVERY_LAYER})) or 'none'}.",
+        )
+    if EVERY_LAYER in asked and not fitted:
+        operators = sorted({e.workload.operator for e in explained})
+        raise UsageError(
+            f"algorithm {asked[EVERY_LAYER]} fits no layer of this model",
+            where="--algorithm",
+            hint="; ".join(f"{operator}: {', '.join(ALGORITHMS[operator])}" for operator in operators)
+            or "No layer has algorithms to choose from.",
         )
     return graph.with_groups(groups), tuple(explained)
+
+
+def _fits(name: str | None, workload: Workload, target: Target) -> bool:
+    """Whether the operator has the algorithm, and it computes this workload."""
+    algorithm = ALGORITHMS[workload.operator].get(name) if name is not None else None
+    return algorithm is not None and algorithm.refuse(workload, target) is None
 
 
 def apply_decision(group: Group, workload: Workload, decision: Decision) -> Group:

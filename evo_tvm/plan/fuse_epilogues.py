@@ -15,9 +15,13 @@ FUSABLE = frozenset(
         "conv2d_transpose",
         "depthwise_conv2d",
         "dense",
+        "layer_norm",
+        "matmul",
         "max_pool2d",
         "avg_pool2d",
         "global_avg_pool2d",
+        "permute",
+        "softmax",
     }
 )
 

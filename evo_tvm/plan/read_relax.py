@@ -18,6 +18,7 @@ from tvm.ir import GenericConst
 from evo_tvm.errors import CompileError
 from evo_tvm.graph import Graph, Group, Op, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
+from evo_tvm.plan.storage import permuted
 
 #: Relax elementwise operators whose names differ from ours.
 _RENAMED = {
@@ -31,13 +32,12 @@ _RENAMED = {
 _VIEWS = {"reshape", "flatten", "squeeze", "expand_dims"}
 
 
-def read_relax(module: tvm.IRModule, lanes: int) -> Graph:
+def read_relax(module: tvm.IRModule) -> Graph:
     """The graph of `module["main"]`, whose shapes are static and whose weights are constants.
 
-    `lanes`: float32 lanes of the target's vectors; a grouped convolution has a kernel of its own only when the
-    channels of a group are a multiple of it. Raises CompileError for an operator that cannot be compiled.
+    Raises CompileError for an operator that cannot be compiled.
     """
-    reader = _Reader(lanes)
+    reader = _Reader()
     main = module["main"]
     inputs = [reader.new_value(p.name, p.ty) for p in main.params]
     outputs = reader.read(module, main, [[name] for name in inputs])
@@ -46,8 +46,7 @@ def read_relax(module: tvm.IRModule, lanes: int) -> Graph:
 
 
 class _Reader:
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    def __init__(self) -> None:
         self.values: dict[str, Value] = {}
         self.groups: list[Group] = []
         self._constants: dict[int, tuple[str, GenericConst]] = {}
@@ -171,7 +170,7 @@ class _Reader:
             return self._claim_prelu(call, names)
         if kind in EXPRESSIONS:
             return kind, names, _elementwise_attrs(kind, call)
-        if values and values[0].data is not None:
+        if values and values[0].data is not None and kind != "matmul":
             return None  # of a constant: nothing to be fast about
         claim = getattr(self, f"_claim_{kind.replace('.', '_')}", None)
         found = claim(call, values) if claim else None
@@ -220,9 +219,31 @@ class _Reader:
 
     def _claim_matmul(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
         data, weight = values
-        if weight.data is None or len(weight.shape) != 2 or len(data.shape) < 2 or data.data is not None:
+        if min(len(data.shape), len(weight.shape)) < 2:
             return None
-        return "dense", {}
+        if weight.data is not None and len(weight.shape) == 2 and data.data is None:
+            return "dense", {}
+        rank = max(len(data.shape), len(weight.shape))
+        attrs: dict[str, Any] = {}
+        for side, value in (("left", data), ("right", weight)):
+            shape = (1,) * (rank - len(value.shape)) + value.shape
+            attrs |= {f"{side}_shape": shape, f"{side}_strides": permuted(shape, tuple(range(rank)))[1]}
+        return "matmul", attrs
+
+    def _claim_permute_dims(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        rank = len(values[0].shape)
+        axes = call.attrs.axes
+        return "permute", {"axes": _ints(axes) if axes is not None else tuple(reversed(range(rank)))}
+
+    def _claim_nn_softmax(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        rank = len(values[0].shape)
+        return ("softmax", {}) if int(call.attrs.axis) % rank == rank - 1 else None
+
+    def _claim_nn_layer_norm(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        attrs, rank = call.attrs, len(values[0].shape)
+        if sorted(a % rank for a in _ints(attrs.axes)) != [rank - 1] or not (attrs.center and attrs.scale):
+            return None
+        return "layer_norm", {"epsilon": float(attrs.epsilon)}
 
     def _claim_pool(self, kind: str, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
         attrs = call.attrs

@@ -101,3 +101,9 @@ class Placement:
             (all_blocks * plane, plane, columns * block, block, 1),
             value.dtype,
         )
+
+
+def permuted(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape and strides of a compact tensor whose axes are seen in another order."""
+    strides = _compact(shape)
+    return tuple(shape[a] for a in axes), tuple(strides[a] for a in axes)

@@ -176,25 +176,17 @@ class Profile:
         return part(self.gbytes_per_s, self.memory_gbytes_per_s)
 
     @property
-    def bound_share(self) -> float | None:
-        """The times that the kernels would take at their bounds, in parts of what they take."""
-        least = [kernel.bound_share * kernel.min_ms for kernel in self.kernels if kernel.bound_share is not None]
-        return sum(least) / self._min_ms if least and self._min_ms > 0 else None
-
-    @property
     def _min_ms(self) -> float:
         return sum(kernel.min_ms for kernel in self.kernels)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, the derived figures included."""
-        names = ("gflops_per_s", "gbytes_per_s", "peak_share", "memory_share", "bound_share")
+        names = ("gflops_per_s", "gbytes_per_s", "peak_share", "memory_share")
         derived = {name: getattr(self, name) for name in names}
         return {**asdict(self), **derived, "kernels": [kernel.as_dict() for kernel in self.kernels]}
 
 
-def profile_of(
-    kernels: Sequence[KernelInfo], times_ms: np.ndarray, limits: Limits, provenance: Provenance
-) -> Profile:
+def profile_of(kernels: Sequence[KernelInfo], times_ms: np.ndarray, limits: Limits, provenance: Provenance) -> Profile:
     """The profile of runs whose kernels took `times_ms`, (runs, kernels), on a CPU of these limits."""
     medians, minima = np.median(times_ms, axis=0), times_ms.min(axis=0)
     total = float(medians.sum())

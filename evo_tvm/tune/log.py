@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evo_tvm.errors import UsageError
 from evo_tvm.target import Target
@@ -55,7 +56,7 @@ class Record:
     @property
     def stale(self) -> bool:
         """Whether the sources of the kernel have changed since."""
-        return self.revision != revision_of(self.workload.operator, self.algorithm)
+        return not self.revision or self.revision != revision_of(self.workload.operator, self.algorithm)
 
     def to_json(self) -> str:
         """The record as a line of a log, its newline left out."""
@@ -92,9 +93,22 @@ class Record:
         )
 
 
-_FIELDS = frozenset(
-    "workload output epilogue target threads algorithm config revision measured ms error".split()
-)
+#: What every line has, beside its provenance; "error" only where there was one.
+_KINDS: Mapping[str, type] = {
+    "workload": str,
+    "output": list,
+    "epilogue": list,
+    "target": str,
+    "threads": int,
+    "algorithm": str,
+    "config": dict,
+    "revision": str,
+    "measured": str,
+    "ms": list,
+}
+_FIELDS = frozenset((*_KINDS, "error"))
+#: How `Record.to_json` begins a line.
+_BEGIN = '{"workload":"'
 
 
 #: Target, threads, workload, algorithm.
@@ -105,34 +119,35 @@ class Log:
     """Records by workload: `best` answers, `add` takes more into account."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._best: dict[_Key, tuple[tuple[bool, float], Record | Mapping[str, Any]]] = {}
+        self._best: dict[_Key, Record] = {}
+        self._unread: dict[str, list[_Line]] = {}
         for record in records:
             self.add(record)
 
     def add(self, record: Record) -> None:
         """Takes the record into account, if it measured a time."""
-        if record.measured == "time" and record.samples_ms:
-            self._offer((record.target, record.threads, record.workload.key, record.algorithm), record.rank, record)
+        key = (record.target, record.threads, record.workload.key, record.algorithm)
+        known = self._best.get(key)
+        if record.measured == "time" and record.samples_ms and (known is None or record.rank < known.rank):
+            self._best[key] = record
 
-    def add_fields(self, fields: Mapping[str, Any]) -> None:
-        """The same for the fields of a line, unless it is stale; it becomes a Record once it is asked for."""
-        operator = fields["workload"].partition(" ")[0]
-        if fields["measured"] == "time" and fields["ms"] and fields["revision"] == revision_of(
-            operator, fields["algorithm"]
-        ):
-            key = (fields["target"], fields["threads"], fields["workload"], fields["algorithm"])
-            self._offer(key, (not fields.get("final", False), min(fields["ms"])), fields)
+    def add_file(self, path: Path) -> None:
+        """The same for what is in a file, stale lines left out; they are read once their workload is asked for."""
+        for line in _lines(path):
+            workload, begun, _ = line.text.removeprefix(_BEGIN).partition('"')
+            self._unread.setdefault(workload if begun and line.text.startswith(_BEGIN) else "", []).append(line)
+        self._read("")
 
-    def _offer(self, key: _Key, rank: tuple[bool, float], found: Record | Mapping[str, Any]) -> None:
-        if key not in self._best or rank < self._best[key][0]:
-            self._best[key] = rank, found
+    def _read(self, workload: str) -> None:
+        for line in self._unread.pop(workload, ()):
+            record = line.record()
+            if record is not None and not record.stale:
+                self.add(record)
 
     def best(self, target: Target, num_threads: int, workload: Workload, algorithm: str) -> Record | None:
         """The fastest configuration that was measured, None where nothing was."""
-        found = self._best.get((log_name(target), num_threads, workload.key, algorithm))
-        if found is None:
-            return None
-        return found[1] if isinstance(found[1], Record) else Record.from_json(found[1])
+        self._read(workload.key)
+        return self._best.get((log_name(target), num_threads, workload.key, algorithm))
 
 
 def log_of(target: Target) -> Log:
@@ -140,43 +155,70 @@ def log_of(target: Target) -> Log:
     kernels whose sources have changed since, do not count."""
     name = log_name(target)
     files = (*log_files(shipped_folder(), name), *log_files(user_folder(), name))
-    return _read(tuple((path, status.st_mtime_ns, status.st_size) for path in files if (status := path.stat())))
+    states = ((path, path.stat()) for path in files)
+    return _log_of(tuple((path, state.st_mtime_ns, state.st_size) for path, state in states))
 
 
 @cache
-def _read(files: tuple[tuple[Path, int, int], ...]) -> Log:
+def _log_of(files: tuple[tuple[Path, int, int], ...]) -> Log:
     log = Log()
     for path, _, _ in files:
-        for fields in read_fields(path):
-            log.add_fields(fields)
+        log.add_file(path)
     return log
 
 
-def read_fields(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The fields of each line of a log; a line that is broken is skipped with a LogWarning that names it.
+class _Line(NamedTuple):
+    """One line of a log."""
+
+    path: Path
+    number: int
+    text: str
+
+    def record(self) -> Record | None:
+        """What it says; None, with a LogWarning, where it is broken."""
+        try:
+            fields = json.loads(self.text)
+            if not all(isinstance(fields[name], kind) for name, kind in _KINDS.items()):
+                raise TypeError
+            return Record.from_json(fields)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            where = f"{self.path}, line {self.number}"
+            warnings.warn(f"{where}: not a measurement; it is skipped", LogWarning, stacklevel=2)
+            return None
+
+
+def _lines(path: Path) -> list[_Line]:
+    """Raises UsageError: the file cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"cannot read this log: {(error.strerror or str(error)).lower()}", where=path) from None
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return [_Line(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def read_file(path: Path) -> Iterator[Record]:
+    """The records of a log, stale ones included; a line that is broken is skipped with a LogWarning that names it.
 
     Raises UsageError: the file cannot be read.
     """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UsageError(f"cannot read this log: {(error.strerror or str(error)).lower()}", where=path) from None
-    for number, line in enumerate(lines, 1):
-        try:
-            fields = json.loads(line)
-            if fields.keys() < _FIELDS - {"error"} or not isinstance(fields["ms"], list):
-                raise ValueError
-        except (ValueError, AttributeError, KeyError, RecursionError):
-            warnings.warn(f"{path}, line {number}: not a measurement; it is skipped", LogWarning, stacklevel=2)
-            continue
-        yield fields
+    return (record for line in _lines(path) if (record := line.record()) is not None)
 
 
 def read_records(folder: Path, target: str) -> Iterator[Record]:
     """All records of the target of this name in `folder`, stale ones included."""
     for path in log_files(folder, target):
-        for fields in read_fields(path):
-            yield Record.from_json(fields)
+        yield from read_file(path)
+
+
+def check_writable(folder: Path, target: str) -> None:
+    """Makes the target's folder. Raises UsageError: that fails, or it takes no files: before the work, not after."""
+    try:
+        (folder / target).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / target):
+            pass
+    except OSError as error:
+        raise _cannot_write(folder / target, error) from None
 
 
 def append(folder: Path, record: Record) -> None:
@@ -193,8 +235,10 @@ def append(folder: Path, record: Record) -> None:
             broken = size > 0 and file.read(1) != b"\n"  # of a process that was killed: what follows shall not join it
             file.write((b"\n" if broken else b"") + record.to_json().encode() + b"\n")
     except OSError as error:
-        raise UsageError(
-            f"cannot write this log: {(error.strerror or str(error)).lower()}",
-            where=path,
-            hint="Name a folder that you may write with --log.",
-        ) from None
+        raise _cannot_write(path, error) from None
+
+
+def _cannot_write(path: Path, error: OSError) -> UsageError:
+    reason = (error.strerror or str(error)).lower()
+    hint = "Name a folder that you may write with --log."
+    return UsageError(f"cannot write this log: {reason}", where=path, hint=hint)

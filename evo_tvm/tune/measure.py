@@ -21,15 +21,17 @@ import numpy as np
 from evo_tvm.errors import CompileError
 from evo_tvm.executor.cache import Cache
 from evo_tvm.executor.workers import Workers
-from evo_tvm.tune.one_kernel import OneKernel, build_one
 from evo_tvm.kernels.elementwise import FINITE
 from evo_tvm.target import Target
+from evo_tvm.tune.one_kernel import OneKernel, build_one
 from evo_tvm.workload import Workload
 
 #: max |difference| / max |result| between configurations: what Winograd may lose, and no more.
 TOLERANCE = 1e-3
 #: A call that takes longer hangs.
 TIMEOUT_S = 10.0
+#: For kernels that may be measured again.
+_CACHE_BYTES = 512 << 20
 #: Of the last cache where its size is not known.
 _LAST_CACHE_BYTES = 32 << 20
 
@@ -70,7 +72,7 @@ class Measurer:
         self._process: subprocess.Popen[str] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="evo_tvm_tune_")
         root = Path(self._folder.name)
-        self._cache = Cache(root / "cache")
+        self._cache = Cache(root / "cache", _CACHE_BYTES)
         self._here_file = root / "here"
         self._here = np.memmap(self._here_file, np.int64, "w+", shape=(2,))
         self._references: dict[Workload, Path] = {}
@@ -101,6 +103,8 @@ class Measurer:
 
     def _build(self, workload: Workload, candidates: Sequence[Candidate], folder: Path) -> list[OneKernel | str]:
         """Each candidate's kernel, or why there is none."""
+        found: dict[int, OneKernel | str] = {}
+        names = [f"{c.algorithm} {c.config}" for c in candidates]
 
         def work(job: int) -> OneKernel | str:
             candidate = candidates[job]
@@ -117,23 +121,19 @@ class Measurer:
                 )
             except Exception as error:  # a configuration that does not fit ends in any of TVM's errors
                 return f"{type(error).__name__}: {_first_line(error)}"
+            finally:
+                self._cache.trim()
 
         self.target.tvm()  # made before the fork, once
-        names = [f"{c.algorithm} {c.config}" for c in candidates]
-        found: dict[int, OneKernel | str] = {}
-        while len(found) < len(candidates):
-            waiting = [i for i in range(len(candidates)) if i not in found]
-            crowd = len(found) == 0
-            for jobs in [waiting] if crowd else [[i] for i in waiting]:
-                try:
-                    with Workers(work, names, jobs) as workers:
-                        found.update(workers.results())
-                except CompileError as error:  # its process died: all others once more, each by itself
-                    if not crowd:
-                        found[jobs[0]] = error.what
-            if crowd and not found:
-                break
-        return [found.get(i, "the compiler crashed") for i in range(len(candidates))]
+        with suppress(CompileError), Workers(work, names, range(len(names))) as workers:
+            found.update(workers.results())
+        for job in [i for i in range(len(names)) if i not in found]:  # a process died: each by itself
+            try:
+                with Workers(work, names, [job]) as workers:
+                    found.update(workers.results())
+            except CompileError as error:
+                found[job] = error.what
+        return [found[i] for i in range(len(names))]
 
     # ---- Timing ----
 
@@ -193,6 +193,7 @@ class Measurer:
             [sys.executable, "-m", "evo_tvm.tune.timer", str(self._here_file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # the C library's last words: how it died is told in the log
             text=True,
             start_new_session=True,  # Ctrl-C is for us; we end it
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

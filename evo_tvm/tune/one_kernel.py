@@ -29,6 +29,8 @@ from evo_tvm.spec import TensorSpec
 from evo_tvm.target import Target
 from evo_tvm.workload import Workload, anchor_of
 
+#: Operators none of whose operands is constant.
+_OF_ACTIVATIONS = frozenset(("matmul",))
 _BINARY = frozenset(("add", "divide", "maximum", "minimum", "multiply", "prelu", "subtract"))
 #: What the attributes of epilogue operators are does not change their time; a workload does not keep them.
 _ATTRIBUTES: Mapping[str, Mapping[str, float]] = {
@@ -49,45 +51,47 @@ class OneKernel:
 
 
 def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
-    """A graph of this kernel alone: operands random but always the same, the first from outside.
+    """A graph of this kernel alone: weights random but always the same, activations from outside.
 
     Epilogue: the first addition is a bias, any further one adds a tensor as large as the result; other operators of
     two operands take a constant for each channel.
     """
     random = np.random.default_rng(0)
-    values: dict[str, Value] = {"x": Value("x", workload.shapes[0], workload.dtype)}
-    names, inputs = ["x"], ["x"]
+    values: dict[str, Value] = {}
+    inputs: list[str] = []
 
-    def constant(shape: tuple[int, ...], terms: int) -> str:
-        name = f"c{len(names)}"
+    def activation(shape: tuple[int, ...]) -> int:
+        inputs.append(f"x{len(inputs)}")
+        values[inputs[-1]] = Value(inputs[-1], shape, workload.dtype)
+        return len(values) - 1
+
+    def constant(shape: tuple[int, ...], terms: int = 1) -> int:
         data = (random.standard_normal(shape, np.float32) / math.sqrt(terms)).astype(workload.dtype)
-        values[name] = Value(name, shape, workload.dtype, data)
-        names.append(name)
-        return name
+        values[f"c{len(values)}"] = Value(f"c{len(values)}", shape, workload.dtype, data)
+        return len(values) - 1
 
-    for shape in workload.shapes[1:]:
-        constant(shape, math.prod(workload.shapes[1]) // workload.output[1 if len(workload.output) == 4 else -1])
-    channels = (1, workload.output[1], 1, 1) if len(workload.output) == 4 else workload.output[-1:]
-    operands: list[int | None] = []
+    image = len(workload.output) == 4 and workload.operator not in _OF_ACTIVATIONS
+    channels = workload.output[1 if image else -1]
+    for i, shape in enumerate(workload.shapes):
+        if i == 0 or workload.operator in _OF_ACTIVATIONS:
+            activation(shape)
+        else:
+            constant(shape, max(1, math.prod(shape) // channels))
+    operands: list[tuple[int, ...]] = []
     for i, kind in enumerate(workload.epilogue):
         if kind not in _BINARY:
-            operands.append(None)
+            operands.append(())
         elif kind == "add" and "add" in workload.epilogue[:i]:
-            name = f"x{len(inputs)}"
-            values[name] = Value(name, workload.output, workload.dtype)
-            names.append(name)
-            inputs.append(name)
-            operands.append(len(names) - 1)
+            operands.append((activation(workload.output),))
         else:
-            constant(channels, 1)
-            operands.append(len(names) - 1)
-    ops = [anchor_of(workload)]
-    for k, (kind, operand) in enumerate(zip(workload.epilogue, operands, strict=True)):
-        before = len(names) + k
-        ops.append(Op(kind, (before,) if operand is None else (before, operand), _ATTRIBUTES.get(kind, {})))
-    values["y"] = Value("y", workload.output, workload.dtype)
-    group = Group("kernel", tuple(names), ("y",), tuple(ops))
+            operands.append((constant((1, channels, 1, 1) if image else (channels,)),))
+    epilogue = [
+        Op(kind, (len(values) + k, *others), _ATTRIBUTES.get(kind, {}))
+        for k, (kind, others) in enumerate(zip(workload.epilogue, operands, strict=True))
+    ]
+    group = Group("kernel", tuple(values), ("y",), (anchor_of(workload), *epilogue))
     group = apply_decision(group, workload, Decision(algorithm, config, "", ()))
+    values["y"] = Value("y", workload.output, workload.dtype)
     return Graph(values, (group,), tuple(inputs), ("y",))
 
 
@@ -119,8 +123,7 @@ def build_one(
         if code is None:
             schedule = schedule_group(kernel, target)
             build_object(schedule.mod["main"], symbols[-1], target.tvm(), str(objects[key]))
-            if kernel.group.name != "kernel":
-                cache.put("kernel", key, objects[key].read_bytes())
+            cache.put("kernel", key, objects[key].read_bytes())
         else:
             objects[key].write_bytes(code)
     program = plan_program(graph, lowered, symbols)
@@ -135,5 +138,3 @@ def build_one(
 
 def _spec(value: Value) -> TensorSpec:
     return TensorSpec(value.name, value.shape, value.dtype)
-
-

@@ -12,10 +12,12 @@ from evo_tvm.executor.cache import digest
 
 #: Imports from rooms that make kernels; what else an algorithm imports only judges them.
 _IMPORTS = re.compile(r"^from (evo_tvm\.(?:kernels|schedules)\S*) import (\([^)]*\)|.*)$", re.MULTILINE)
+#: Moves weights at compile time, for all algorithms: in which order a kernel reads them is in its `stage`.
+_SHARED = frozenset(("evo_tvm.kernels.pack",))
 #: What of an algorithm makes its kernel; the rest (where it fits, default, space, cost) may change freely.
 _METHODS = re.compile(r"^    def (?:border|stage|schedule)\(.*?(?=^    def |^    @|^\S|\Z)", re.DOTALL | re.MULTILINE)
 #: Docstrings, comments after code, and lines that are empty or a comment.
-_SILENT = re.compile(r'""".*?"""|[ \t]+#.*$|^[ \t]*(?:#.*)?\n', re.DOTALL | re.MULTILINE)
+_SILENT = re.compile(r'""".*?"""|^[ \t]*(?:#[^\n]*)?\n|[ \t]+#[^\n]*', re.DOTALL | re.MULTILINE)
 
 
 @cache
@@ -49,7 +51,7 @@ def _imports(module: str) -> frozenset[str]:
         for source, imported in _IMPORTS.findall(_source(module))
         for name in (source, *(f"{source}.{word}" for word in re.findall(r"\w+", imported)))
     }
-    return frozenset(name for name in names if name in sys.modules and name.count(".") > 1)
+    return frozenset(name for name in names if name in sys.modules and name.count(".") > 1) - _SHARED
 
 
 @cache

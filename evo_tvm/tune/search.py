@@ -1,4 +1,4 @@
-"""Random search: for each workload and algorithm the default, random configurations, then the neighbours of the best."""
+"""Random search: of each workload and algorithm the default, random configurations, then neighbours of the best."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from evo_tvm.errors import UsageError
 from evo_tvm.runtime import cpu
 from evo_tvm.target import Target
 from evo_tvm.tune.folders import log_name
-from evo_tvm.tune.log import Record, append, read_records
+from evo_tvm.tune.log import Record, append, check_writable, read_records
 from evo_tvm.tune.measure import Candidate, Effort, Measurer, Result
 from evo_tvm.tune.revision import revision_of
 from evo_tvm.workload import Workload
@@ -31,11 +31,13 @@ _BATCH, _BATCH_BYTES = 12, 1 << 30
 _GROWTH = 5
 #: The share of the trials that is random; the others are neighbours of the best.
 _RANDOM_SHARE = 0.6
+#: An algorithm whose best is so many times slower than another's is given up after so many trials, or a quarter.
+_HOPELESS, _FAIR_TRIALS = 1.5, 8
 #: So many of each algorithm are measured again, longer, beside those of the other algorithms.
 _FINALISTS = 3
 _FINAL_EFFORT = Effort(min_rounds=10, max_rounds=40, seconds_each=0.1)
-#: The share of a limit of seconds that is left for that.
-_FINAL_SHARE = 0.15
+#: What that takes, compared with measuring a configuration for the first time.
+_FINAL_COST = 0.7
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class _Space:
         self.trials = min(trials, len(self.all))
         self.measured: dict[Any, float] = {}
         self.final: dict[Any, float] = {}
+        self.fresh = False  # whether there are measurements later than the final ones
         self._order = list(self.all)[1:]
         random.Random(f"{seed} {workload.key} {algorithm.name}").shuffle(self._order)
         self._order.insert(0, self.default)
@@ -90,6 +93,7 @@ class _Space:
         """Notes a measurement; infinity is a failure."""
         found = self.final if final else self.measured
         found[config] = min(latency_ms, found.get(config, float("inf")))
+        self.fresh = not final
 
     @property
     def left(self) -> int:
@@ -107,18 +111,31 @@ class _Space:
         found += [c for c in self._order if c not in self.measured]
         return list(dict.fromkeys(found))[:count]
 
+    def hopeless(self, fastest_ms: float) -> bool:
+        """Whether enough was tried to see that another algorithm, whose best is `fastest_ms`, stays ahead."""
+        best = min(self.measured.values(), default=0.0)
+        return len(self.measured) >= max(_FAIR_TRIALS, self.trials // 4) and best > _HOPELESS * fastest_ms
+
     def best(self, count: int) -> list[Any]:
         """The fastest of those that work."""
         working = [config for config, ms in self.measured.items() if ms < float("inf")]
         return sorted(working, key=self.measured.__getitem__)[:count]
 
+    def finalists(self) -> list[Any]:
+        """The best, the default, the next best: what to measure again, the most important first."""
+        best = self.best(_FINALISTS)
+        default = [self.default] if self.measured.get(self.default, float("inf")) < float("inf") else []
+        return list(dict.fromkeys([*best[:1], *default, *best[1:]]))
+
     def tuned(self) -> Tuned:
-        times = {config: ms for config, ms in (self.final or self.measured).items() if ms < float("inf")}
+        """What was found; the times of the last measurement, where there is one."""
+        final = {config: ms for config, ms in self.final.items() if ms < float("inf")}
+        times = final or {config: ms for config, ms in self.measured.items() if ms < float("inf")}
         best = min(times, key=times.__getitem__, default=None)
         return Tuned(
             self.workload,
             self.algorithm.name,
-            times.get(self.default),
+            times.get(self.default),  # None where that was measured at another time: the two do not compare
             None if best is None else times[best],
             config_text(best),
             len(self.measured),
@@ -128,8 +145,8 @@ class _Space:
 
 def _is_neighbour(a: Any, b: Any) -> bool:
     """Whether they differ in one field."""
-    others = config_fields(b)
-    return sum(value != others[name] for name, value in config_fields(a).items()) == 1
+    fields, others = config_fields(a), config_fields(b)
+    return len([name for name in fields if fields[name] != others[name]]) == 1
 
 
 class _Tuner:
@@ -137,7 +154,7 @@ class _Tuner:
         self, target: Target, threads: int, folder: Path, measurer: Measurer, progress: Progress, total: int
     ) -> None:
         self.target, self.threads, self.folder, self.measurer = target, threads, folder, measurer
-        self.progress, self.total, self.done = progress, total, 0
+        self.progress, self.total, self.done, self.spent_s = progress, total, 0, 0.0
         self.provenance = {
             "evo_tvm": version("evo_tvm"),
             "tvm": version("apache-tvm"),
@@ -147,27 +164,35 @@ class _Tuner:
 
     def turn(self, spaces: Sequence[_Space]) -> bool:
         """Measures the next configurations of one workload; False where there are none left."""
-        open_spaces = [space for space in spaces if space.left]
-        share = max(1, _batch(spaces[0].workload) // max(1, len(open_spaces)))
+        fastest = min(ms for space in spaces for ms in (*space.measured.values(), float("inf")))
+        open_spaces = [space for space in spaces if space.left and not space.hopeless(fastest)]
+        begun = all(space.measured for space in spaces)  # first the defaults of all workloads
+        share = max(1, _batch(spaces[0].workload) // max(1, len(open_spaces))) if begun else 1
         picked = [(space, config) for space in open_spaces for config in space.next(share)]
         if picked:
+            begin = time.monotonic()
             self._measure(picked, None)
+            self.spent_s += time.monotonic() - begin
             self.done += len(picked)
             self.progress(_status(spaces), self.done, self.total)
         return bool(picked)
 
     def finish(self, spaces: Sequence[_Space]) -> None:
-        """Measures the best of each algorithm again, and its default, all beside each other."""
-        picked = []
-        for space in spaces:
-            defaults = [space.default] if space.measured.get(space.default, float("inf")) < float("inf") else []
-            picked += [(space, config) for config in dict.fromkeys([*defaults, *space.best(_FINALISTS)])]
-        batch = max(_batch(spaces[0].workload), 2)
-        if len(picked) > batch:  # too large to have in memory at a time
-            picked = [(space, config) for space, config in picked if config in space.best(1)]
-        for start in range(0, len(picked), max(batch, 1)):
-            self._measure(picked[start : start + batch], _FINAL_EFFORT)
+        """Measures the best of each algorithm again, then its default and the next best while memory allows for them,
+        all beside each other."""
+        ranked = [space.finalists() for space in spaces]
+        order = [(space, c[k]) for k in range(_FINALISTS + 1) for space, c in zip(spaces, ranked, strict=True) if c[k:]]
+        least = sum(bool(finalists) for finalists in ranked)
+        limit = _batch(spaces[0].workload, 2 * _BATCH)
+        picked = order[: max(least, limit)]
+        for start in range(0, len(picked), limit):
+            self._measure(picked[start : start + limit], _FINAL_EFFORT)
         self.progress(_status(spaces), self.done, self.total)
+
+    def final_seconds(self, tasks: Sequence[Sequence[_Space]]) -> float:
+        """How long `finish` will take, by what measuring has taken so far."""
+        count = sum(len(space.finalists()) for spaces in tasks for space in spaces if space.fresh)
+        return count * _FINAL_COST * self.spent_s / max(1, self.done)
 
     def _measure(self, picked: Sequence[tuple[_Space, Any]], effort: Effort | None) -> None:
         candidates = [Candidate(space.algorithm.name, config) for space, config in picked]
@@ -209,10 +234,12 @@ def search(
 
     seconds: stop about then; all workloads get their share. algorithms: these alone. seed: of the random choice.
 
-    Raises UsageError: an algorithm that does not exist, a log that cannot be written, a target that is not this machine.
+    Raises UsageError: an algorithm that does not exist, a log that cannot be written, a target that is not this
+    machine.
     """
     begin = time.monotonic()
     _check(target, algorithms)
+    check_writable(folder, log_name(target))
     tasks = []
     for workload in dict.fromkeys(workloads):
         spaces = [
@@ -220,25 +247,22 @@ def search(
             for name, algorithm in ALGORITHMS.get(workload.operator, {}).items()
             if (not algorithms or name in algorithms) and algorithm.refuse(workload, target) is None
         ]
-        if sum(len(space.all) for space in spaces) > 1:
+        if spaces:
             tasks.append(spaces)
     _recall(tasks, folder, log_name(target), num_threads)
     total = sum(space.left for spaces in tasks for space in spaces)
     with Measurer(target, num_threads) as measurer:
         tuner = _Tuner(target, num_threads, folder, measurer, progress or (lambda text, done, total: None), total)
-        touched = set()
         waiting = list(range(len(tasks)))
         while waiting:
             for number in list(waiting):
-                if seconds is not None and time.monotonic() - begin > seconds * (1 - _FINAL_SHARE):
+                if seconds is not None and time.monotonic() - begin + tuner.final_seconds(tasks) > seconds:
                     waiting.clear()
                     break
-                if tuner.turn(tasks[number]):
-                    touched.add(number)
-                else:
+                if not tuner.turn(tasks[number]):
                     waiting.remove(number)
-        for number, spaces in enumerate(tasks):
-            if number in touched or any(space.measured and not space.final for space in spaces):
+        for spaces in tasks:
+            if any(space.fresh for space in spaces):
                 tuner.finish(spaces)
     return tuple(space.tuned() for spaces in tasks for space in spaces if space.measured)
 
@@ -267,10 +291,10 @@ def _check(target: Target, algorithms: Sequence[str]) -> None:
         )
 
 
-def _batch(workload: Workload) -> int:
+def _batch(workload: Workload, most: int = _BATCH) -> int:
     """How many kernels of the workload to have at a time."""
-    weights = [4 * math.prod(shape) for shape in workload.shapes[1:]]
-    return max(1, min(_BATCH, _BATCH_BYTES // max(1, _GROWTH * sum(weights))))
+    weights = sum(4 * math.prod(shape) for shape in workload.shapes[1:])
+    return max(1, min(most, _BATCH_BYTES // max(1, _GROWTH * weights)))
 
 
 def _status(spaces: Sequence[_Space]) -> str:

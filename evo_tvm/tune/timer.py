@@ -88,7 +88,7 @@ class _Kernel:
 
 def _copy(data: np.ndarray) -> np.ndarray:
     made = aligned_bytes(data.size)
-    made[:] = data
+    made[: data.size] = data
     return made
 
 
@@ -108,6 +108,8 @@ def answer(request: Mapping[str, Any], here: np.ndarray) -> dict[str, Any]:
                 _compare(kernels[i].result, Path(request["reference"]), request["tolerance"])
             except EvoError as error:
                 errors[i] = str(error)
+            except Exception as error:
+                errors[i] = f"{type(error).__name__}: {error}"
         running = {i: kernel for i, kernel in kernels.items() if i not in errors}
         whole = max(1, sum(kernel.bytes for kernel in running.values()))
         for kernel in running.values():

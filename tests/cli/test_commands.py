@@ -99,8 +99,45 @@ def test_profile_covers_every_kernel(small_evo: Path) -> None:
     kernels = invoke_json("profile", small_evo, "--repeat", "3")["kernels"]
     assert len(kernels) == len(invoke_json("inspect", small_evo)["kernels"])
     assert sum(kernel["share"] for kernel in kernels) == pytest.approx(1)
-    shown = invoke("profile", small_evo, "--repeat", "3", "--top", "1").stdout
-    assert len(shown.splitlines()) < len(text.splitlines()) or len(kernels) == 1
+
+
+def test_profile_compares_with_what_the_cpu_does_at_most(small_evo: Path) -> None:
+    found = invoke_json("profile", small_evo, "--repeat", "3")
+    assert found["peak_gflops_per_s"] > 0.5 and found["memory_gbytes_per_s"] > 0.05
+    (convolution,) = (kernel for kernel in found["kernels"] if "conv2d" in kernel["operator"])
+    assert convolution["peak_share"] == pytest.approx(convolution["gflops_per_s"] / found["peak_gflops_per_s"])
+    assert convolution["bound_share"] == max(convolution["peak_share"], convolution["memory_share"])
+    assert convolution["bound"] in ("arithmetic", "memory") and found["provenance"]["threads"] == 1
+    text = invoke("profile", small_evo, "--repeat", "3").stdout
+    assert "measured as the most of this CPU on 1 thread: " in text and "GB/s from memory" in text
+
+
+def test_profile_folds_what_is_not_shown(small_evo: Path) -> None:
+    kernels = len(invoke_json("inspect", small_evo)["kernels"])
+
+    def lines(*options: str) -> list[str]:
+        return invoke("profile", small_evo, "--repeat", "3", *options).stdout.split("\n\n")[0].splitlines()
+
+    assert len(lines("--all")) == kernels + 2 and not any("others" in line for line in lines("--all"))
+    head, first, others, whole = lines("--top", "1")
+    assert "GFLOP/s" in head and f"{kernels - 1} others" in others and " all " in whole and "100" not in first
+    assert CliRunner().invoke(app, ["profile", str(small_evo), "--top", "1", "--all"]).exit_code == 2
+
+
+def test_profile_is_120_columns_wide_at_most(capsys: pytest.CaptureFixture[str]) -> None:
+    from evo_tvm.cli.profile import _show
+    from evo_tvm.runtime.limits import Limits
+    from evo_tvm.runtime.manifest import KernelInfo
+    from evo_tvm.runtime.timing import Provenance, profile_of
+
+    name = "/model.22/" + "block.0/" * 20 + "Conv"
+    info = KernelInfo("k", "conv2d+hard_sigmoid+multiply+add", "depthwise_pointwise", "", (name, name), 10**11, 10**9)
+    times = np.full((2, 150), 1234.5678)
+    profile = profile_of([info] * 150, times, Limits(10.0, 10.0), Provenance.now(1, "host", "0", "0"))
+    _show(profile, range(150))
+    table = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert len(table) == 152 and max(len(line.rstrip()) for line in table) <= 120
+    assert table[1].rstrip().endswith("/Conv") and "conv2d+hard_sigmoid…" in table[1]
 
 
 def test_compare_puts_times_side_by_side(small_onnx: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_tile_beyond_the_buffer_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_what_grows_is_prepared() -> None:
-    for kind, shape in (("conv2d", (2, 1, 3, 3, 4, 8)), ("plain", (3,)), ("dense", (1, 4, 8))):
+    for kind, shape in (("conv2d", (2, 1, 3, 3, 4, 8)), ("plain", (3,)), ("dense", (1, 1, 4, 1, 8))):
         packing = Packing(kind, shape)
         assert packing.preparation is None and packing.stored is packing
 

@@ -170,31 +170,6 @@ def plain(data: np.ndarray, channels: int) -> np.ndarray:
     return data.transpose(0, 1, 4, 2, 3).reshape(n, blocks * block, h, w)[:, :channels]
 
 
-def conv2d_reference(
-    data: np.ndarray,
-    weight: np.ndarray,
-    stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
-    dilation: tuple[int, int] = (1, 1),
-    groups: int = 1,
-) -> np.ndarray:
-    """The convolution in float64. data: NCHW; weight: (OC, IC/groups, KH, KW)."""
-    top, left, bottom, right = padding
-    x = np.pad(data.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
-    oc, ic, kh, kw = weight.shape
-    h = (x.shape[2] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
-    w = (x.shape[3] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
-    x = x.reshape(x.shape[0], groups, ic, *x.shape[2:])
-    grouped = weight.astype(np.float64).reshape(groups, oc // groups, ic, kh, kw)
-    result = np.zeros((x.shape[0], groups, oc // groups, h, w))
-    for r in range(kh):
-        for s in range(kw):
-            y, z = r * dilation[0], s * dilation[1]
-            window = x[..., y : y + stride[0] * (h - 1) + 1 : stride[0], z : z + stride[1] * (w - 1) + 1 : stride[1]]
-            result += np.einsum("ngihw,goi->ngohw", window, grouped[..., r, s], optimize=True)
-    return result.reshape(x.shape[0], oc, h, w)
-
-
 def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
     """max |got - wanted| / max |wanted|; NaN anywhere is an error of infinity."""
     if np.isnan(got).any():

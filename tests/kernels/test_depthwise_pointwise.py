@@ -14,7 +14,8 @@ from evo_tvm.kernels.pack import Packing
 from evo_tvm.schedules import depthwise_pointwise as rule
 from evo_tvm.schedules.depthwise_pointwise import Config
 from evo_tvm.target import host
-from tests.kernels._run import Kernel, blocked, conv2d_reference, plain, relative_error, relu_output, run_in_views
+from tests.kernels._run import Kernel, blocked, plain, relative_error, relu_output, run_in_views
+from tests.reference import conv2d
 
 LANES = host().lanes_f32
 TOLERANCE = 1e-5
@@ -62,8 +63,8 @@ def check(
         got = run_in_views(func, schedule, host(), *arrays)
     else:
         got = Kernel(schedule(func).mod["main"], host(), threads)(*arrays)
-    hidden = conv2d_reference(x, first, stride, padding, dilation, channels) + bias[:, None, None]
-    wanted = np.maximum(conv2d_reference(np.clip(hidden, 0, 6), second), 0)
+    hidden = conv2d(x, first, stride, padding, dilation, channels) + bias[:, None, None]
+    wanted = np.maximum(conv2d(np.clip(hidden, 0, 6), second), 0)
     assert relative_error(plain(got, oc), wanted) < TOLERANCE
 
 

@@ -12,7 +12,6 @@ from tvm.s_tir import Schedule
 from evo_tvm.executor.codegen import lower
 from evo_tvm.kernels.grouped import (
     lanewise_conv2d,
-    lanewise_pays,
     most_groups_touched,
     pack_lanewise,
     pack_windowed,
@@ -21,7 +20,8 @@ from evo_tvm.kernels.grouped import (
 from evo_tvm.schedules import grouped
 from evo_tvm.schedules.grouped import Config
 from evo_tvm.target import host
-from tests.kernels._run import Kernel, blocked, conv2d_reference, plain, relative_error, relu_output, run_in_views
+from tests.kernels._run import Kernel, blocked, plain, relative_error, relu_output, run_in_views
+from tests.reference import conv2d
 
 LANES = host().lanes_f32
 TOLERANCE = 1e-5
@@ -67,7 +67,7 @@ def check(
         got = run_in_views(func, schedule, host(), data, packed)
     else:
         got = Kernel(schedule(func).mod["main"], host(), threads)(data, packed)
-    wanted = np.maximum(conv2d_reference(x, w, stride, padding, dilation, groups), 0)
+    wanted = np.maximum(conv2d(x, w, stride, padding, dilation, groups), 0)
     assert relative_error(plain(got, len(w)), wanted) < TOLERANCE
 
 
@@ -119,11 +119,7 @@ def test_blocks_that_touch_one_group_read_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("oc", "groups", "touched", "lanewise"),
-    [(128, 32, 4, True), (256, 32, 2, False), (136, 4, 2, False), (256, 128, 8, True), (544, 4, 2, False)],
+    ("oc", "groups", "touched"), [(128, 32, 4), (256, 32, 2), (136, 4, 2), (256, 128, 8), (544, 4, 2)]
 )
-def test_the_choice(oc: int, groups: int, touched: int, lanewise: bool) -> None:
+def test_the_groups_that_a_block_touches(oc: int, groups: int, touched: int) -> None:
     assert most_groups_touched(oc, groups, 16) == touched
-    assert lanewise_pays(oc, 4, groups, 16, taps=9) == lanewise
-    assert not lanewise_pays(oc, 4, groups, 16, taps=1)
-    assert not lanewise_pays(oc, 16, groups, 16, taps=9)

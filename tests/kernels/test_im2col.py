@@ -13,7 +13,8 @@ from evo_tvm.kernels.im2col import im2col_conv2d, pack_im2col
 from evo_tvm.schedules import im2col
 from evo_tvm.schedules.im2col import Config
 from evo_tvm.target import host
-from tests.kernels._run import Kernel, blocked, conv2d_reference, plain, relative_error, relu_output, run_in_views
+from tests.kernels._run import Kernel, blocked, plain, relative_error, relu_output, run_in_views
+from tests.reference import conv2d
 
 LANES = host().lanes_f32
 TOLERANCE = 1e-5
@@ -42,7 +43,7 @@ def check(
     p0, p1 = te.placeholder(data.shape, name="p0"), te.placeholder(packed.shape, name="p1")
     out = relu_output(im2col_conv2d(p0, p1, -(-oc // ob), kernel, stride, dilation))
     func = te.create_prim_func([p0, p1, out])
-    wanted = np.maximum(conv2d_reference(x, w, stride, padding, dilation), 0)
+    wanted = np.maximum(conv2d(x, w, stride, padding, dilation), 0)
 
     def schedule(f: tirx.PrimFunc) -> Schedule:
         return im2col.schedule(f, config)

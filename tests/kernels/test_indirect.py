@@ -14,7 +14,8 @@ from evo_tvm.kernels.indirect import indirect_conv2d, indirection, pack_indirect
 from evo_tvm.schedules import indirect
 from evo_tvm.schedules.indirect import Config
 from evo_tvm.target import host
-from tests.kernels._run import Kernel, blocked, conv2d_reference, plain, relative_error, relu_output, run_in_views
+from tests.kernels._run import Kernel, blocked, plain, relative_error, relu_output, run_in_views
+from tests.reference import conv2d
 
 LANES = host().lanes_f32
 TOLERANCE = 1e-5
@@ -41,7 +42,7 @@ def check(
     rng = np.random.default_rng(7)
     x = rng.standard_normal((n, ic, *image)).astype(np.float32)
     w = rng.standard_normal((oc, ic, *kernel)).astype(np.float32)
-    wanted = np.maximum(conv2d_reference(x, w, stride, padding, dilation), 0)
+    wanted = np.maximum(conv2d(x, w, stride, padding, dilation), 0)
     data, packed = blocked(x, ib, border), pack_indirect(w, ib, ob, config.oc_tile)
     table = indirection(image, kernel, stride, dilation, padding, border)
     p0, p2 = te.placeholder(data.shape, name="p0"), te.placeholder(packed.shape, name="p2")

@@ -50,9 +50,17 @@ def test_depthwise() -> None:
 
 def test_dense() -> None:
     data = numbered(5, 11)
-    got = packed("dense", (2, 5, 8), data)
+    got = packed("dense", (2, 1, 5, 1, 8), data)
     for k, n in np.ndindex(data.shape):
-        assert got[n // 8, k, n % 8] == data[k, n]
+        assert got[n // 8, 0, k, 0, n % 8] == data[k, n]
+
+
+def test_dense_in_chunks_and_tiles_of_panels() -> None:
+    data = numbered(6, 21)
+    got = packed("dense", (2, 3, 2, 2, 8), data)
+    for k, n in np.ndindex(data.shape):
+        assert got[n // 16, k // 2, k % 2, n // 8 % 2, n % 8] == data[k, n]
+    assert not got[1, :, :, 0, 5:].any() and not got[1, :, :, 1].any()
 
 
 @pytest.mark.parametrize("shape", [(2, 11, 3, 2), (11, 3, 2), (11, 1, 1)])
@@ -75,5 +83,5 @@ def test_plain_keeps_the_dtype(dtype: str) -> None:
 def test_the_source_is_not_changed() -> None:
     data = numbered(3, 3)
     Packing("plain", (9,)).apply(data)[...] = 0
-    Packing("dense", (1, 3, 4)).apply(data)[...] = 0
-    assert data.all() or not np.shares_memory(Packing("dense", (1, 3, 4)).apply(data), data)
+    Packing("dense", (1, 1, 3, 1, 4)).apply(data)[...] = 0
+    assert data.all() or not np.shares_memory(Packing("dense", (1, 1, 3, 1, 4)).apply(data), data)

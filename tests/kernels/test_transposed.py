@@ -14,27 +14,12 @@ from evo_tvm.schedules import transposed
 from evo_tvm.schedules.transposed import Config
 from evo_tvm.target import host
 from tests.kernels._run import Kernel, blocked, plain, relative_error, relu_output, run_in_views
+from tests.reference import conv2d_transpose
 
 LANES = host().lanes_f32
 TOLERANCE = 1e-5
 CONFIG = Config(2, 1, 5)
 Pair = tuple[int, int]
-
-
-def reference(x: np.ndarray, w: np.ndarray, stride: Pair, dilation: Pair, cut: Pair, out_size: Pair) -> np.ndarray:
-    """Each pixel times the kernel, added where it belongs. In float64."""
-    n, _, h, width = x.shape
-    _, oc, kh, kw = w.shape
-    reach = [(e - 1) * s + d * (k - 1) + 1 for e, s, d, k in zip((h, width), stride, dilation, (kh, kw), strict=True)]
-    full = np.zeros((n, oc, *(max(r, c + o) for r, c, o in zip(reach, cut, out_size, strict=True))))
-    for r in range(kh):
-        for s in range(kw):
-            y, z = r * dilation[0], s * dilation[1]
-            part = np.einsum("nihw,io->nohw", x.astype(np.float64), w[:, :, r, s].astype(np.float64))
-            full[
-                :, :, y : y + (h - 1) * stride[0] + 1 : stride[0], z : z + (width - 1) * stride[1] + 1 : stride[1]
-            ] += part
-    return full[:, :, cut[0] : cut[0] + out_size[0], cut[1] : cut[1] + out_size[1]]
 
 
 def check(
@@ -74,7 +59,7 @@ def check(
         got = run_in_views(func, schedule, host(), data, packed)
     else:
         got = Kernel(schedule(func).mod["main"], host(), threads)(data, packed)
-    wanted = np.maximum(reference(x, w, stride, dilation, cut, out_size), 0)
+    wanted = np.maximum(conv2d_transpose(x, w, stride, dilation, cut, out_size), 0)
     assert relative_error(plain(got, oc), wanted) < TOLERANCE
 
 

@@ -31,7 +31,7 @@ def cleaned(b: Builder) -> tvm.IRModule:
 
 def kernels(b: Builder) -> list[list[str]]:
     """The operators of each kernel but views."""
-    graph: Graph = fuse_epilogues(read_relax(cleaned(b), 16))
+    graph: Graph = fuse_epilogues(read_relax(cleaned(b)))
     return [[op.kind for op in group.ops] for group in graph.groups if group.anchor.kind != "view"]
 
 

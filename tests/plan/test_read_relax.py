@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from tvm import relax
@@ -12,7 +14,7 @@ from tests.plan.graphs import kinds
 
 
 def read(body: Body, *inputs: object) -> Graph:
-    return read_relax(module(body, *inputs), 8)  # type: ignore[arg-type]
+    return read_relax(module(body, *inputs))  # type: ignore[arg-type]
 
 
 def conv(channels: int, groups: int = 1) -> Body:
@@ -28,15 +30,35 @@ def test_a_convolution_keeps_its_attributes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "groups", "kind"), [(16, 16, "depthwise_conv2d"), (16, 2, "conv2d"), (16, 4, "tir"), (32, 16, "tir")]
+    ("channels", "groups", "kind"),
+    [(16, 16, "depthwise_conv2d"), (16, 2, "conv2d"), (16, 4, "conv2d"), (32, 16, "conv2d")],
 )
-def test_groups_that_fit_blocks(channels: int, groups: int, kind: str) -> None:
+def test_groups_of_any_size(channels: int, groups: int, kind: str) -> None:
     assert kinds(read(conv(channels, groups), (1, 16, 5, 5)))[-1] == kind
+
+
+@pytest.mark.parametrize(
+    ("attrs", "kind"),
+    [
+        ({"strides": 2, "padding": (0, 1, 2, 1), "output_padding": (1, 0)}, "conv2d_transpose"),
+        ({"dilation": 2}, "conv2d_transpose"),
+        ({"strides": (2, 1), "dilation": (1, 2)}, "conv2d_transpose"),
+        ({"strides": (2, 1), "dilation": (2, 1)}, "tir"),
+        ({"groups": 2}, "tir"),
+    ],
+)
+def test_a_transposed_convolution(attrs: dict[str, Any], kind: str) -> None:
+    weight = weights(16, 8, 3, 3)
+    g = read(lambda emit, x: emit(relax.op.nn.conv2d_transpose(x, weight, **attrs)), (1, 16, 5, 5))
+    assert kinds(g)[-1] == kind
+    if kind != "tir" and "padding" in attrs:
+        found = g.groups[0].anchor.attrs
+        assert found["padding"] == (0, 1, 2, 1) and found["output_padding"] == (1, 0) and found["stride"] == (2, 2)
 
 
 def test_weights_of_the_run_are_not_packed() -> None:
     assert kinds(read(lambda emit, x, w: emit(relax.op.nn.conv2d(x, w)), (1, 16, 5, 5), (8, 16, 1, 1)))[-1] == "tir"
-    assert kinds(read(lambda emit, x, w: emit(relax.op.matmul(x, w)), (4, 8), (8, 3))) == ["tir"]
+    assert kinds(read(lambda emit, x, w: emit(relax.op.matmul(x, w)), (4, 8), (8, 3))) == ["matmul"]
     assert kinds(read(lambda emit, x: emit(relax.op.matmul(x, weights(8, 3))), (4, 8))) == ["dense"]
 
 

@@ -417,3 +417,14 @@ def test_profile(mod: Module) -> None:
     assert second.gflops_per_s is None and second.gbytes_per_s is None
     assert sum(kernel.share for kernel in result.kernels) == pytest.approx(1)
     assert result.samples == 5 and result.total_ms > 0
+    assert result.peak_gflops_per_s is None, "this library has no kernel for it"
+    assert result.memory_gbytes_per_s is not None and 0.05 < result.memory_gbytes_per_s < 1000
+    assert first.gbytes_per_s is not None and first.bound == "memory"
+    assert first.memory_share == pytest.approx(first.gbytes_per_s / result.memory_gbytes_per_s)
+
+
+def test_profile_of_a_closed_module(artifact: Artifact) -> None:
+    mod = artifact.module()
+    mod.close()
+    with pytest.raises(UsageError, match="closed"):
+        mod.profile(repeat=1)

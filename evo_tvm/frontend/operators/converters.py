@@ -5,6 +5,7 @@ A converter takes the block builder, the operands as Relax expressions (None whe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -63,6 +64,28 @@ def _bit_cast(builder: relax.BlockBuilder, operands: Operands, attributes: dict[
     return builder.call_te(reinterpret, operands[0], primfunc_name_hint="bit_cast")
 
 
+def _local_response_normalization(
+    builder: relax.BlockBuilder, operands: Operands, attributes: dict[str, Any]
+) -> relax.Expr:
+    """x * (bias + alpha / size * (sum of x^2 over `size` channels)) ^ -beta, the sum as a 1x1 convolution.
+
+    Its weights are a band of constants. So all of it stays in the convolutions' layout, and nothing in it is slower
+    than a small convolution; TVM's importer writes a 3-D average pool.
+    """
+    (x,), size = operands, int(attributes["size"])
+    shape = [int(e) for e in x.ty.shape.values]
+    channel = np.arange(shape[1])
+    offset = channel[None, :] - channel[:, None]  # of the channel that is read from the one that is written
+    inside = (offset >= -((size - 1) // 2)) & (offset <= size // 2)
+    weight = (inside * (attributes.get("alpha", 1e-4) / size)).astype(np.float32).reshape(shape[1], shape[1], 1, 1)
+    image = x if len(shape) == 4 else relax.op.reshape(x, (*shape[:2], math.prod(shape[2:]), 1))
+    total = relax.op.nn.conv2d(relax.op.multiply(image, image), relax.const(weight))
+    total = relax.op.add(total, relax.const(float(attributes.get("bias", 1.0)), "float32"))
+    power = relax.op.multiply(relax.op.log(total), relax.const(-float(attributes.get("beta", 0.75)), "float32"))
+    normal = relax.op.multiply(image, relax.op.exp(power))
+    return normal if len(shape) == 4 else relax.op.reshape(normal, shape)
+
+
 CONVERTERS: dict[str, Converter] = {
     "BitCast": _bit_cast,
     "Clip": _clip,
@@ -70,5 +93,6 @@ CONVERTERS: dict[str, Converter] = {
     "Gather": indexing.gather,
     "GatherElements": indexing.gather_elements,
     "GatherND": indexing.gather_nd,
+    "LRN": _local_response_normalization,
     "ScatterND": indexing.scatter_nd,
 }

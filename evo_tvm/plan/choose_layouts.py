@@ -1,0 +1,129 @@
+"""conv2d(x) => conv2d(x) with attribute "blocks", where other channel blocks cost less over the whole graph.
+
+Most tensors fill whole vectors and take the target's lanes as their block (NCHW16c, NCHW8c, NCHW4c). One whose channels
+do not may take half of that, where fewer idle lanes and bytes pay for shorter vectors. Tensors that a kernel reads or
+writes side by side (the operands of an addition, both sides of a depthwise convolution) share a block; a convolution
+reads one block and writes another, so that a change of layout happens inside it and never costs a transform.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from evo_tvm.algorithms.spatial_pack import FEW_CHANNELS
+from evo_tvm.graph import Graph, Group, Value
+from evo_tvm.kernels.elementwise import EXPRESSIONS
+from evo_tvm.target import Target
+
+#: Kernels that compute channels one by one: input and output lie alike.
+_CHANNELWISE = frozenset({"depthwise_conv2d", "max_pool2d", "avg_pool2d"})
+#: Kernels whose output may take any block, whatever their input's is.
+_REBLOCKING = frozenset({"conv2d", "conv2d_transpose"})
+#: Bytes a cycle that a core moves to and from its last cache and its second.
+_LAST_CACHE, _SECOND_CACHE = 6.0, 32.0
+
+
+def choose_layouts(graph: Graph, target: Target) -> Graph:
+    """Gives kernels whose tensors want other blocks than the target's lanes the attribute "blocks": input's, output's.
+
+    A convolution of at most `FEW_CHANNELS` channels from outside reads them unblocked, which is block 1.
+    """
+    chosen = {
+        name: block
+        for component in _components(graph)
+        if (block := _best_block(graph, component, target)) != target.lanes_f32
+        for name in component
+    }
+    groups = []
+    for group in graph.groups:
+        name = group.inputs[group.anchor.args[0]] if group.anchor.args else ""
+        if group.anchor.kind in _REBLOCKING | _CHANNELWISE and {name, group.output} & set(chosen):
+            few = graph.values[name].shape[1] <= FEW_CHANNELS and name in graph.inputs
+            blocks = (chosen.get(name, 1 if few else target.lanes_f32), chosen.get(group.output, target.lanes_f32))
+            anchor = replace(group.anchor, attrs={**group.anchor.attrs, "blocks": blocks})
+            group = replace(group, ops=(anchor, *group.ops[1:]))
+        groups.append(group)
+    return graph.with_groups(groups)
+
+
+def _components(graph: Graph) -> Iterator[frozenset[str]]:
+    """The sets of tensors that share a block, those that our kernels write in blocks."""
+    parent: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    blocked: set[str] = set()
+    for group in graph.groups:
+        out = graph.values[group.output]
+        if len(group.outputs) > 1 or len(out.shape) != 4:
+            continue
+        kind = group.anchor.kind
+        alike = [out.name, *(v.name for v in _beside(graph, group, out))]
+        if kind in _CHANNELWISE:
+            alike.append(group.inputs[group.anchor.args[0]])
+        for name in alike:
+            parent[find(name)] = find(out.name)
+        if kind in _REBLOCKING or kind in _CHANNELWISE:
+            blocked.add(out.name)
+    members: dict[str, set[str]] = {}
+    for name in parent:
+        members.setdefault(find(name), set()).add(name)
+    written = {name for group in graph.groups for name in group.outputs}
+    for names in members.values():
+        if names & blocked:
+            yield frozenset(names & written)
+
+
+def _beside(graph: Graph, group: Group, out: Value) -> list[Value]:
+    """Inputs that the group reads element by element beside its output; of a concatenation, its parts."""
+    kind = group.anchor.kind
+    first = 0 if kind in EXPRESSIONS or kind == "concat" else 1
+    read = {group.inputs[a] for op in group.ops[first:] for a in op.args if a < len(group.inputs)}
+    values = [graph.values[name] for name in sorted(read)]
+    return [v for v in values if v.data is None and len(v.shape) == 4 and (v.shape == out.shape or kind == "concat")]
+
+
+def _best_block(graph: Graph, component: frozenset[str], target: Target) -> int:
+    lanes = target.lanes_f32
+    channels = {graph.values[name].shape[1] for name in component}
+    if all(c % lanes == 0 for c in channels):
+        return lanes
+    candidates = [lanes]
+    if lanes >= 8:
+        candidates.append(lanes // 2)
+    return min(candidates, key=lambda block: _cycles(graph, component, block, target))
+
+
+def _cycles(graph: Graph, component: frozenset[str], block: int, target: Target) -> float:
+    """Cycles that depend on the block: multiply-adds of idle lanes included, and bytes moved."""
+    total = 0.0
+    for group in graph.groups:
+        kind, out = group.anchor.kind, graph.values[group.outputs[0]]
+        operands = [graph.values[group.inputs[a]] for a in group.anchor.args if a < len(group.inputs)]
+        writes, reads = out.name in component, bool(operands) and operands[0].name in component
+        if kind == "conv2d" and (writes or reads):
+            (oc, ic, *kernel), (n, _, *image) = operands[1].shape, out.shape
+            vectors = _vectors(oc, block if writes else target.lanes_f32, target.lanes_f32)
+            total += n * math.prod(image) * math.prod(kernel) * ic * vectors / 2
+        elif kind in _CHANNELWISE and writes:
+            taps = math.prod(operands[-1].shape[2:]) if kind == "depthwise_conv2d" else 9
+            total += out.shape[0] * math.prod(out.shape[2:]) * taps * _vectors(out.shape[1], block, target.lanes_f32)
+        for name in {*group.inputs, *group.outputs} & component:
+            size_bytes = _padded_bytes(graph.values, name, block)
+            total += size_bytes / (_LAST_CACHE if size_bytes > target.l2_bytes // 4 else _SECOND_CACHE)
+    return total
+
+
+def _vectors(channels: int, block: int, lanes: int) -> int:
+    """Vector registers that a pixel's channels take."""
+    return math.ceil(channels / block) * math.ceil(block / lanes)
+
+
+def _padded_bytes(values: Mapping[str, Value], name: str, block: int) -> int:
+    n, c, h, w = values[name].shape
+    return n * math.ceil(c / block) * block * h * w * 4

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import Any
+
+from evo_tvm.plan.choose_layouts import choose_layouts
+from evo_tvm.target import resolve
+from tests.plan.graphs import Draft
+
+
+def blocks(d: Draft, *outputs: str, target: str = "x86-64-v4") -> dict[str, Any]:
+    graph = choose_layouts(d.graph(*outputs), resolve(target))
+    return {group.output: group.anchor.attrs.get("blocks") for group in graph.groups}
+
+
+def test_whole_vectors_are_left_alone() -> None:
+    d = Draft()
+    d.conv("b", d.conv("a", d.input("x", 1, 32, 14, 14), 64), 16)
+    assert blocks(d, "b") == {"a": None, "b": None}
+
+
+def test_eight_channels_take_half_a_vector() -> None:
+    d = Draft()
+    a = d.conv("a", d.input("x", 1, 3, 14, 14), 8)
+    d.conv("c", d.conv("b", a, 8), 32)
+    assert blocks(d, "c") == {"a": (1, 8), "b": (8, 8), "c": (8, 16)}
+
+
+def test_more_vectors_cost_more_than_idle_lanes() -> None:
+    d = Draft()
+    d.conv("b", d.conv("a", d.input("x", 1, 16, 14, 14), 24), 32)
+    assert blocks(d, "b") == {"a": None, "b": None}
+    assert blocks(d, "b", target="x86-64-v3") == {"a": None, "b": None}, "24 channels are three whole vectors of 8"
+
+
+def test_what_is_added_shares_a_block() -> None:
+    d = Draft()
+    a = d.conv("a", d.input("x", 1, 3, 14, 14), 8)
+    b = d.conv("b", a, 8)
+    d.conv("c", d.same("add", "sum", a, b), 64)
+    got = blocks(d, "c")
+    assert got["a"][1] == got["b"][1] == got["c"][0] == 8
+
+
+def test_twice_is_as_once() -> None:
+    d = Draft()
+    d.conv("b", d.conv("a", d.input("x", 1, 3, 14, 14), 8), 8)
+    target = resolve("x86-64-v4")
+    once = choose_layouts(d.graph("b"), target)
+    assert choose_layouts(once, target) == once
