@@ -43,8 +43,8 @@ from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.plan.choose_algorithms import choose_algorithms
 from evo_tvm.plan.choose_layouts import choose_layouts
 from evo_tvm.plan.fold_permutes import fold_permutes
-from evo_tvm.plan.fuse_depthwise_pointwise import fuse_depthwise_pointwise
 from evo_tvm.plan.fold_shuffles import fold_shuffles
+from evo_tvm.plan.fuse_depthwise_pointwise import fuse_depthwise_pointwise
 from evo_tvm.plan.fuse_epilogues import fuse_epilogues
 from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.read_relax import read_relax

@@ -602,4 +602,37 @@ def shuffle_into_a_concat(b: Builder) -> Outputs:
 def local_response_normalization(b: Builder) -> Outputs:
     x = _stem(b, 20)
     across = b.node("LRN", x, size=5, alpha=0.5, beta=0.75, bias=2.0)
-    return [b.conv(across, 20, 8), b.node("LRN", b.input(2, 7, 5), size=4, alpha=0.9)]
+    return [b.conv(across, 20, 8), b.node("LRN", b.input(2, 7, 5, 3), size=3, alpha=0.9)]
+
+
+# ---- Ranges of channels, and pixels several times ----
+
+
+@network
+def slices_of_channels(b: Builder) -> Outputs:
+    def part(x: str, begin: int, end: int) -> str:
+        return b.node("Slice", x, *(b.constant(np.array([e]), "int64") for e in (begin, end, 1)))
+
+    x = _stem(b, 32, 6, 2)
+    odd = part(_stem(b, 40, 6, 2), 24, 40)
+    y = b.node("Add", b.node("Sigmoid", part(x, 0, 16)), part(x, 16, 32))
+    return [
+        b.conv(y, 16, 8, 3, 1),
+        b.conv(b.node("Concat", part(x, 16, 32), odd, axis=1), 32, 8, 3, 1),
+        b.node("Exp", part(x, 5, 9)),
+        b.conv(b.node("Relu", part(x, 29, 32)), 3, 8, 3, 1),
+        part(b.input(2, 9, 5, 5), -4, 9),
+    ]
+
+
+@network
+def pixels_several_times(b: Builder) -> Outputs:
+    def larger(x: str, rows: float, columns: float) -> str:
+        scales = b.constant(np.array([1, 1, rows, columns]))
+        how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+        return b.node("Resize", x, "", scales, **how)
+
+    x = _stem(b, 32, 6, 2)
+    y = b.node("Concat", larger(_stem(b, 20, 3, 2), 2, 2), x, axis=1)
+    z = b.node("Concat", larger(b.node("Relu", x), 2, 3), b.conv(b.input(2, 5, 12, 18), 5, 16), axis=1)
+    return [b.conv(y, 52, 8, 3, 1), b.conv(z, 48, 8, 3, 1), larger(b.input(1, 3, 4, 5), 3, 1), larger(x, 1.5, 1)]

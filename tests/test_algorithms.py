@@ -46,7 +46,7 @@ class Task:
 
     @property
     def kernel(self) -> kernels.Workload:
-        """The workload that the compiler makes of it."""
+        """The workload that the compiler makes of it, before it chooses layouts."""
         w = self.workload
         attrs = {"dilation": w.dilation, "groups": (w.groups,), "padding": w.pads, "stride": w.stride}
         if isinstance(w, ConvTranspose2d):
@@ -63,13 +63,13 @@ class Task:
         algorithm = ALGORITHMS[self.operator][self.algorithm]
         return self.kernel.operator == self.operator and algorithm.refuse(self.kernel, resolve(target)) is None
 
-    def decide(self, target: Target, num_threads: int) -> Decision:
+    def decide(self, kernel: kernels.Workload, target: Target, num_threads: int) -> Decision:
         """What `evo_tvm.decide.decide` shall say."""
-        found = decide.decide(self.kernel, target, num_threads, Log(), self.algorithm)
+        found = decide.decide(kernel, target, num_threads, Log(), self.algorithm)
         if not self.seed:
             return found
-        space = list(ALGORITHMS[self.operator][self.algorithm].space(self.kernel, target, num_threads))
-        return replace(found, config=random.Random(f"{self.seed} {self.kernel.key}").choice(space))
+        space = list(ALGORITHMS[self.operator][self.algorithm].space(kernel, target, num_threads))
+        return replace(found, config=random.Random(f"{self.seed} {kernel.key}").choice(space))
 
 
 def tasks(operator: str, algorithm: str, seed: int, target: str) -> list[Task]:
@@ -85,8 +85,9 @@ def forced(wanted: Sequence[Task], ran: list[Task]) -> Callable[..., Decision]:
         waiting[task.kernel].append(task)
 
     def decision(kernel: kernels.Workload, target: Target, num_threads: int, *_: object) -> Decision:
-        ran.append(waiting[kernel].pop())
-        return ran[-1].decide(target, num_threads)
+        attrs = tuple((key, value) for key, value in kernel.attrs if key != "blocks")
+        ran.append(waiting[replace(kernel, attrs=attrs)].pop())
+        return ran[-1].decide(kernel, target, num_threads)
 
     return decision
 

@@ -15,7 +15,7 @@ from evo_tvm.workload import Workload
 class ConvSizes:
     """A convolution as a product of (pixels, depth) and (depth, channels): a vector is a block of output channels.
 
-    ib: channels in a block of the input; depth: terms of a result, idle lanes included; pixels: of one image.
+    ib, lanes: channels in a block of the input and of the output; pixels: of one image.
     """
 
     n: int
@@ -31,13 +31,12 @@ class ConvSizes:
         """The sizes of a "conv2d"."""
         (_, channels, _, _), (oc, _, kh, kw) = workload.shapes
         n, _, height, width = workload.output
-        lanes = target.lanes_f32
-        ib = 1 if channels <= FEW_CHANNELS else lanes
-        return ConvSizes(n, math.ceil(oc / lanes), math.ceil(channels / ib), ib, kh * kw, height * width, lanes)
+        ib, ob = blocks_of(workload, target)
+        return ConvSizes(n, math.ceil(oc / ob), math.ceil(channels / ib), ib, kh * kw, height * width, ob)
 
     @property
     def depth(self) -> int:
-        """Terms of a result."""
+        """Terms of a result, idle lanes included."""
         return self.ic_blocks * self.ib * self.taps
 
     @property
@@ -48,6 +47,13 @@ class ConvSizes:
     def product_cycles(self, oc_tile: int, pixel_tile: int) -> float:
         """The multiply-adds, over all tiles."""
         return self.n * self.depth * image_cycles(self.oc_blocks, 1, self.pixels, oc_tile, 1, pixel_tile)
+
+
+def blocks_of(workload: Workload, target: Target) -> tuple[int, int]:
+    """Channels in a block of the input and of the output."""
+    lanes = target.lanes_f32
+    read, written = workload.attributes.get("blocks", (1 if workload.shapes[0][1] <= FEW_CHANNELS else lanes, lanes))
+    return read, written
 
 
 def pixel_tiles(sizes: ConvSizes, target: Target, most_pixels: int) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ def register_tile(
         and (o * i * j + o) * vectors + 2 <= registers + (o * vectors == 2)
         if not (whole and blocks % o)
     ]
-    return min(shapes, key=lambda shape: round(image_cycles(blocks, height, width, *shape, vectors), 3))
+    return min(shapes, key=lambda s: round(image_cycles(blocks, height, width, s[0], s[1], s[2], vectors), 3))
 
 
 def image_cycles(blocks: int, height: int, width: int, o: int, i: int, j: int, vectors: int = 1) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from evo_tvm.algorithms._base import Algorithm
+from evo_tvm.algorithms._conv_sizes import blocks_of
 from evo_tvm.kernels.grouped import groups_touched, lanewise_conv2d, windowed_conv2d, windowed_shape
 from evo_tvm.kernels.pack import Packing
 from evo_tvm.schedules import grouped
@@ -86,10 +87,6 @@ def _tile_cycles(workload: Workload, oh_tile: int, ow_tile: int) -> float:
     return total
 
 
-def _blocks(workload: Workload, target: Target) -> int:
-    return math.ceil(workload.output[1] / target.lanes_f32)
-
-
 class GroupedWindowed(_Grouped):
     """A block of output channels is an ordinary convolution over each group that it touches, zeros in between."""
 
@@ -98,8 +95,8 @@ class GroupedWindowed(_Grouped):
     def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
         """Arithmetic, products with zeros included."""
         (oc, ic_group, kh, kw), (groups,) = workload.shapes[1], workload.attributes["groups"]
-        blocks, lanes = _blocks(workload, target), target.lanes_f32
-        windows = sum(min(groups, groups_touched(o, oc // groups, lanes)) for o in range(blocks))
+        _, block = blocks_of(workload, target)
+        windows = sum(min(groups, groups_touched(o, oc // groups, block)) for o in range(math.ceil(oc / block)))
         steps = workload.output[0] * windows * ic_group * kh * kw
         return steps * _tile_cycles(workload, config.oh_tile, config.ow_tile) / 0.8 / num_threads
 
@@ -138,13 +135,14 @@ class GroupedLanewise(_Grouped):
         """Arithmetic, and the copies, rows that bands of output rows share copied for each."""
         oc, ic_group, kh, kw = workload.shapes[1]
         attrs, (n, _, height, width) = workload.attributes, workload.output
-        vectors = n * _blocks(workload, target) * ic_group
+        _, block = blocks_of(workload, target)
+        vectors = n * math.ceil(oc / block) * ic_group
         arithmetic = vectors * kh * kw * _tile_cycles(workload, config.oh_tile, config.ow_tile) / 0.9
         rows = min(config.rows, height)
         read_rows = math.ceil(height / rows) * ((rows - 1) * attrs["stride"][0] + attrs["dilation"][0] * (kh - 1) + 1)
         read_columns = (width - 1) * attrs["stride"][1] + attrs["dilation"][1] * (kw - 1) + 1
         sources = max(1.0, workload.shapes[0][1] / oc)
-        copies = vectors * read_rows * read_columns * sources * target.lanes_f32 * _COPY
+        copies = vectors * read_rows * read_columns * sources * block * _COPY
         return (arithmetic + copies) / num_threads
 
     def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from evo_tvm.algorithms._base import Algorithm, Border
+from evo_tvm.algorithms._conv_sizes import blocks_of
 from evo_tvm.algorithms._register_tile import image_cycles, register_tile
 from evo_tvm.kernels.pack import Packing
 from evo_tvm.kernels.transposed import border, transposed_conv2d
@@ -98,7 +99,8 @@ def _phase(workload: Workload, target: Target) -> tuple[int, int, int]:
     """(blocks of output channels, rows, columns) of the largest phase."""
     _, oc, height, width = workload.output
     down, across = workload.attributes["stride"]
-    return math.ceil(oc / target.lanes_f32), math.ceil(height / down), math.ceil(width / across)
+    _, block = blocks_of(workload, target)
+    return math.ceil(oc / block), math.ceil(height / down), math.ceil(width / across)
 
 
 def _pair(values: tuple[int, ...]) -> tuple[int, int]:

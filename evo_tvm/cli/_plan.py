@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evo_tvm.errors import ArtifactError
-from evo_tvm.workload import Workload
 
 #: What the plan calls the source of a time, and what people read.
 _SOURCES = {"log": "measured", "rule": "estimated"}
@@ -62,6 +61,8 @@ def _verdict(considered: Mapping[str, Any]) -> str:
 
 def workload_text(key: str) -> str:
     """A workload's key without what goes without saying: "conv2d 1x64x56x56 by 64x64x3x3, padding 1"."""
+    from evo_tvm.workload import Workload
+
     workload = Workload.from_key(key, ())
     shapes = " by ".join("x".join(map(str, shape)) for shape in workload.shapes)
     attrs = []

@@ -32,8 +32,8 @@ def _insert(func: tirx.PrimFunc) -> tirx.PrimFunc:
     def rewrite(stmt: tirx.Stmt, loops: tuple[tir_stmt.For, ...]) -> tirx.Stmt:
         if not isinstance(stmt, tir_stmt.For) or ANNOTATION not in stmt.annotations:
             return stmt
-        parameter, *numbers = (int(e) for e in stmt.annotations[ANNOTATION])
-        fetches = _fetches(func.params[parameter], *numbers, (*loops, stmt))
+        parameter, panel_bytes, panels, steps = (int(e) for e in stmt.annotations[ANNOTATION])
+        fetches = _fetches(func.params[parameter], panel_bytes, panels, steps, (*loops, stmt))
         return with_body(stmt, tir_stmt.SeqStmt([*fetches, stmt.body]))
 
     return func.with_body(rewrite_statements(func.body, rewrite))

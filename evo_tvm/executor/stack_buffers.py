@@ -43,8 +43,8 @@ def _hide(stmt: tirx.Stmt) -> tirx.Stmt:
     if not isinstance(stmt, tir_stmt.AllocBuffer):
         return stmt
     ty = stmt.buffer.ty
-    extents = [e.value if hasattr(e, "value") else None for e in ty.shape]
-    if str(ty.storage_scope) != "local" or None in extents:
+    extents = [int(e.value) for e in ty.shape if hasattr(e, "value")]
+    if str(ty.storage_scope) != "local" or len(extents) < len(ty.shape):
         return stmt
     dtype = tvm.DataType(str(ty.dtype))
     if math.prod(extents) * dtype.bits * dtype.lanes // 8 > LIMIT_BYTES:

@@ -17,8 +17,8 @@ from tvm.s_tir import Schedule
 from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.graph import Graph, Group, Op, Value
 from evo_tvm.kernels import elementwise
-from evo_tvm.kernels.pack import Packing
 from evo_tvm.kernels.normalize import layer_norm, softmax
+from evo_tvm.kernels.pack import Packing
 from evo_tvm.kernels.pool import global_avg_pool2d
 from evo_tvm.plan.storage import Placement, View, permuted
 
@@ -205,6 +205,25 @@ class Lowering:
             return found if channels % block == 0 else tirx.if_then_else(c < channels, found, _zero(self.out))
 
         return te.compute((n, -(-channels // block), h, w, block), element, name="output")
+
+    def _channel_slice(self, op: Op) -> te.Tensor:
+        data, block, begin = self.data(op.args[0]), self.out.layout.block, op.attrs["begin"]
+        n, channels, h, w = self.out.shape
+        last = self.values[op.args[0]].shape[1] - 1
+
+        def element(b, co, i, j, v):  # type: ignore[no-untyped-def]
+            if begin % block == 0 and channels % block == 0:
+                return data[b, co + begin // block, i, j, v]
+            c = tirx.min(co * block + v + begin, last)  # what only pads a block is read from somewhere, too
+            return data[b, c // block, i, j, c % block]
+
+        return self._output((n, -(-channels // block), h, w, block), block, element)
+
+    def _upsample(self, op: Op) -> te.Tensor:
+        data, block, (rows, columns) = self.data(op.args[0]), self.out.layout.block, op.attrs["scale"]
+        n, channels, h, w = self.out.shape
+        shape = (n, -(-channels // block), h, w, block)
+        return self._output(shape, block, lambda b, c, i, j, v: data[b, c, i // rows, j // columns, v])
 
     def _transform(self, op: Op) -> te.Tensor:
         """From any block to any other; idle lanes of the result are zero."""

@@ -108,8 +108,7 @@ def winograd_conv2d(
     product = te.compute(
         (n, oc_blocks, size, size, down, across, ob),
         lambda b, o, e, f, y, x, v: te.sum(
-            transformed[b, e, f, k // ib, y, x, k % ib]
-            * weight[o // oc_tile, e * size + f, k, o % oc_tile * ob + v],
+            transformed[b, e, f, k // ib, y, x, k % ib] * weight[o // oc_tile, e * size + f, k, o % oc_tile * ob + v],
             axis=[k],
         ),
         name="product",

@@ -23,7 +23,9 @@ PLACEABLE = frozenset(EXPRESSIONS) | {
     "max_pool2d",
     "avg_pool2d",
     "channel_shuffle",
+    "channel_slice",
     "transform",
+    "upsample",
     "concat",
 }
 
@@ -96,7 +98,7 @@ class _Assigner:
             wanted[anchor] = 1 if few and not _read_behind_anchor(group, anchor) else self.block
         elif kind in ("depthwise_conv2d", "depthwise_pointwise"):
             wanted[anchor] = self.block
-        elif kind in ("max_pool2d", "avg_pool2d"):
+        elif kind in ("max_pool2d", "avg_pool2d", "channel_slice", "upsample"):
             wanted[anchor] = result
         elif kind == "global_avg_pool2d":
             wanted[anchor] = 1 if _read_behind_anchor(group, anchor) else values[anchor].layout.block
@@ -110,7 +112,7 @@ class _Assigner:
             return int(group.anchor.attrs.get("blocks", (0, self.block))[1])
         if kind == "global_avg_pool2d" or len(shape) != 4:
             return 1
-        if kind in ("max_pool2d", "avg_pool2d"):
+        if kind in ("max_pool2d", "avg_pool2d", "channel_slice", "upsample"):
             return values[group.anchor.args[0]].layout.block
         if kind == "concat":
             block = max(v.layout.block for v in values)

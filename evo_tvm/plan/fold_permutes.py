@@ -101,6 +101,7 @@ def _fold_result(graph: Graph, group: Group) -> Graph:
             seen = reshaped(seen, graph.values[reader.inputs[0]].shape)
         if seen is None:
             return graph
+    assert seen is not None
     anchor = replace(group.anchor, attrs={**group.anchor.attrs, "output_strides": seen[1]})
     folded = replace(group, outputs=(name,), ops=(anchor, *group.ops[1:]))
     gone = {id(reader) for reader in chain}

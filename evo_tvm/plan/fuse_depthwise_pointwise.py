@@ -76,9 +76,9 @@ def _join(graph: Graph, first: Group, second: Group) -> Group | None:
         return numbers[second.inputs[argument]]
 
     attrs = {name: first.anchor.attrs[name] for name in ("stride", "padding", "dilation")}
-    blocks = [g.anchor.attrs.get("blocks") for g in (first, second)]
-    if any(blocks):
-        attrs["blocks"] = (blocks[1][0], blocks[1][1]) if blocks[1] else (blocks[0][0], blocks[0][1])
+    blocks = second.anchor.attrs.get("blocks") or first.anchor.attrs.get("blocks")
+    if blocks is not None:
+        attrs["blocks"] = blocks
     anchor = Op("depthwise_pointwise", (0, 1, 2), {**attrs, "between": tuple(between)})
     epilogue = tuple(Op(op.kind, tuple(map(place_of, op.args)), op.attrs) for op in second.ops[1:])
     return Group(second.name, (*inputs, *kept), second.outputs, (anchor, *epilogue))

@@ -19,9 +19,11 @@ FUSABLE = frozenset(
         "matmul",
         "max_pool2d",
         "avg_pool2d",
+        "channel_slice",
         "global_avg_pool2d",
         "permute",
         "softmax",
+        "upsample",
     }
 )
 

@@ -235,6 +235,24 @@ class _Reader:
         axes = call.attrs.axes
         return "permute", {"axes": _ints(axes) if axes is not None else tuple(reversed(range(rank)))}
 
+    def _claim_strided_slice(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        """Of the channels of an image, each of a range."""
+        axes, begin, _, *strides = (tuple(e.value for e in a.fields) for a in call.args[1:])
+        (data,) = values
+        if len(data.shape) != 4 or axes != (1,) or (strides and strides[0] != (1,)):
+            return None
+        first = begin[0] + data.shape[1] if begin[0] < 0 else begin[0]
+        return "channel_slice", {"begin": min(max(int(first), 0), data.shape[1])}
+
+    def _claim_image_resize2d(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
+        """Each pixel several times."""
+        attrs, size, old = call.attrs, _static_shape(call.ty, "")[2:], values[0].shape[2:]
+        how = (attrs.layout, attrs.method, attrs.coordinate_transformation_mode, attrs.rounding_method)
+        if tuple(map(str, how)) != ("NCHW", "nearest_neighbor", "asymmetric", "floor"):
+            return None
+        scale = size[0] // old[0], size[1] // old[1]
+        return ("upsample", {"scale": scale}) if (old[0] * scale[0], old[1] * scale[1]) == size else None
+
     def _claim_nn_softmax(self, call: relax.Call, values: list[Value]) -> tuple[str, dict[str, Any]] | None:
         rank = len(values[0].shape)
         return ("softmax", {}) if int(call.attrs.axis) % rank == rank - 1 else None

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from evo_tvm.algorithms import ALGORITHMS
+from evo_tvm.algorithms.spatial_pack import FEW_CHANNELS
 from evo_tvm.decide import Decision
 from evo_tvm.executor.build import NO_KERNEL
 from evo_tvm.executor.cache import Cache
@@ -27,10 +29,11 @@ from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.storage import Placement
 from evo_tvm.spec import TensorSpec
 from evo_tvm.target import Target
-from evo_tvm.workload import Workload, anchor_of
+from evo_tvm.workload import Workload, anchor_of, workload_of
 
 #: Operators none of whose operands is constant.
 _OF_ACTIVATIONS = frozenset(("matmul",))
+_POOLS = frozenset(("avg_pool2d", "max_pool2d"))
 _BINARY = frozenset(("add", "divide", "maximum", "minimum", "multiply", "prelu", "subtract"))
 #: What the attributes of epilogue operators are does not change their time; a workload does not keep them.
 _ATTRIBUTES: Mapping[str, Mapping[str, float]] = {
@@ -95,6 +98,30 @@ def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
     return Graph(values, (group,), tuple(inputs), ("y",))
 
 
+def behind_convolution(graph: Graph, target: Target, num_threads: int) -> Graph:
+    """pool(x) => pool(conv2d_1x1(x)): a pool takes the layout of what it reads, which is blocked behind a convolution.
+
+    Pools of so few channels that they are not blocked in a model either, and all other kernels, stay as they are.
+    """
+    (group,) = graph.groups
+    data = graph.values[group.inputs[0]]
+    if group.anchor.kind not in _POOLS or data.shape[1] <= FEW_CHANNELS:
+        return graph
+    n, c, *image = data.shape
+    x = Value("image", (n, 1, *image), data.dtype)
+    weight = Value("weight", (c, 1, 1, 1), data.dtype, np.linspace(0.5, 1, c, dtype=data.dtype).reshape(c, 1, 1, 1))
+    attrs: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+    if "blocks" in group.anchor.attrs:
+        attrs["blocks"] = (1, group.anchor.attrs["blocks"][0])
+    before = Group("before", (x.name, weight.name), (data.name,), (Op("conv2d", (0, 1), attrs),))
+    inputs = tuple(x.name if name == data.name else name for name in graph.inputs)
+    graph = Graph({**graph.values, x.name: x, weight.name: weight}, (before, group), inputs, graph.outputs)
+    workload = workload_of(graph, before)
+    algorithm = next(iter(ALGORITHMS["conv2d"].values()))
+    decision = Decision(algorithm.name, algorithm.default(workload, target, num_threads), "", ())
+    return graph.with_groups([apply_decision(before, workload, decision), group])
+
+
 def build_one(
     workload: Workload,
     algorithm: str,
@@ -107,7 +134,8 @@ def build_one(
 ) -> OneKernel:
     """Builds as the compiler does; what `cache` has is not compiled again. Raises whatever scheduling and code
     generation raise where the configuration does not fit."""
-    graph = place_concats(assign_layouts(graph_of(workload, algorithm, config), target.lanes_f32))
+    graph = behind_convolution(graph_of(workload, algorithm, config), target, num_threads)
+    graph = place_concats(assign_layouts(graph, target.lanes_f32))
     placement = Placement(graph)
     groups = [group for group in graph.groups if group.anchor.kind not in NO_KERNEL]
     lowered = [lower_group(graph, placement, group, target.lanes_f32) for group in groups]

@@ -3,7 +3,8 @@
 It reads one request a line and answers each with a line, both JSON. A request has `kernels` (library, weights, kernel
 number: see `OneKernel`), `threads`, `evict_bytes`, `min_rounds`, `max_rounds`, `seconds`, `reference` (a file) and
 `tolerance`. All kernels run in turn, round after round, so that what disturbs the machine hits all alike. Weights are
-cold, as in a whole model: each has so many copies, used in turn, that a round trip through all exceeds the last cache.
+cold, as in a whole model: each has so many copies, used in turn, that a round trip through all exceeds the last cache,
+or one for each round.
 The input is warm: the kernel before the one that is timed has just written it. A sample during which another process
 had the core does not count while there are others.
 """
@@ -114,6 +115,7 @@ def answer(request: Mapping[str, Any], here: np.ndarray) -> dict[str, Any]:
         whole = max(1, sum(kernel.bytes for kernel in running.values()))
         for kernel in running.values():
             kernel.multiply(min(request["max_rounds"], math.ceil(request["evict_bytes"] / whole)))
+        np.ones(request["evict_bytes"] // 8).sum()  # the copies were just written: out of the cache with them
         samples: dict[int, list[float]] = {i: [] for i in running}
         disturbed: dict[int, list[float]] = {i: [] for i in running}
         begin = time.perf_counter()

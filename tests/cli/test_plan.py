@@ -34,13 +34,14 @@ PLAN = [
 
 @pytest.fixture(scope="module")
 def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Convolutions "same" (3x3, Winograd fits) and "half" (stride 2, it does not), and pooling."""
+    """Convolutions "same" (3x3, Winograd fits) and "half" (stride 2, it does not), and a transposition."""
     rng = np.random.default_rng(0)
     weights = {"same": rng.standard_normal((16, 16, 3, 3)), "half": rng.standard_normal((16, 16, 3, 3))}
     graph = helper.make_graph(
         [
             helper.make_node("Conv", ["x", "same"], ["a"], "same", pads=[1, 1, 1, 1]),
-            helper.make_node("Conv", ["a", "half"], ["b"], "half", pads=[1, 1, 1, 1], strides=[2, 2]),
+            helper.make_node("Conv", ["a", "half"], ["c"], "half", pads=[1, 1, 1, 1], strides=[2, 2]),
+            helper.make_node("Transpose", ["c"], ["b"], "turn", perm=[0, 1, 3, 2]),
         ],
         "two_layers",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 12, 12])],

@@ -8,6 +8,7 @@ from evo_tvm.kernels.lower_group import lower_group
 from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.storage import Placement
+from evo_tvm.schedules.depthwise import Config
 from tests.plan.graphs import Draft
 
 
@@ -54,6 +55,8 @@ def test_not_over_what_the_anchor_reads() -> None:
         padding=(1,) * 4,
         dilation=(1, 1),
         count_include_pad=False,
+        algorithm="pool",
+        config=Config(1, 4),
     )
     d.same("relu", "r", "z")
     _, calls = planned(d, "r")

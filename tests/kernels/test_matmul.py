@@ -92,9 +92,7 @@ def test_matmul(left: tuple[int, ...], right: tuple[int, ...], config: Config, t
 
 
 @settings(max_examples=8, deadline=None)
-@given(
-    st.integers(1, 40), st.integers(1, 40), st.integers(1, 70), st.sampled_from([(1, 8), (6, 4), (14, 2), (9, 1)])
-)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 70), st.sampled_from([(1, 8), (6, 4), (14, 2), (9, 1)]))
 def test_any_sizes(m: int, k: int, n: int, tile: tuple[int, int]) -> None:
     check_dense(m, k, n, Config(*tile))
     check_matmul((2, m, k), (2, k, n), Config(*tile))

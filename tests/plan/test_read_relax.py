@@ -62,6 +62,38 @@ def test_weights_of_the_run_are_not_packed() -> None:
     assert kinds(read(lambda emit, x: emit(relax.op.matmul(x, weights(8, 3))), (4, 8))) == ["dense"]
 
 
+def test_products_of_activations_know_how_their_operands_lie() -> None:
+    g = read(lambda emit, a, b: emit(relax.op.matmul(a, b)), (2, 3, 4, 8), (8, 5))
+    assert kinds(g) == ["matmul"]
+    assert g.groups[0].anchor.attrs["right_shape"] == (1, 1, 8, 5)
+    assert g.groups[0].anchor.attrs["left_strides"] == (96, 32, 8, 1)
+    assert kinds(read(lambda emit, a, b: emit(relax.op.matmul(a, b)), (8,), (8, 5)))[-1] == "tir"
+
+
+def test_what_is_normalized_along_the_last_axis() -> None:
+    ones = weights(5)
+    assert kinds(read(lambda emit, x: emit(relax.op.nn.softmax(x, -1)), (3, 4, 5))) == ["softmax"]
+    assert "softmax" not in kinds(read(lambda emit, x: emit(relax.op.nn.softmax(x, 1)), (3, 4, 5)))
+    assert kinds(read(lambda emit, x: emit(relax.op.nn.layer_norm(x, ones, ones, [-1])), (3, 5))) == ["layer_norm"]
+    assert kinds(read(lambda emit, x: emit(relax.op.permute_dims(x, [2, 0, 1])), (3, 4, 5))) == ["permute"]
+
+
+def test_ranges_of_channels_and_pixels_several_times() -> None:
+    g = read(lambda emit, x: emit(relax.op.strided_slice(x, [1], [-5], [8])), (1, 8, 4, 4))
+    assert kinds(g) == ["channel_slice"] and g.groups[0].anchor.attrs == {"begin": 3}
+    assert kinds(read(lambda emit, x: emit(relax.op.strided_slice(x, [2], [1], [3])), (1, 8, 4, 4))) == ["tir"]
+    assert kinds(read(lambda emit, x: emit(relax.op.strided_slice(x, [1], [0], [8], [2])), (1, 8, 4, 4))) == ["tir"]
+
+    def resize(size: tuple[int, int], mode: str) -> Body:
+        how = {"method": "nearest_neighbor", "coordinate_transformation_mode": mode, "rounding_method": "floor"}
+        return lambda emit, x: emit(relax.op.image.resize2d(x, size, **how))
+
+    g = read(resize((8, 12), "asymmetric"), (1, 3, 4, 4))
+    assert kinds(g) == ["upsample"] and g.groups[0].anchor.attrs == {"scale": (2, 3)}
+    assert kinds(read(resize((6, 8), "asymmetric"), (1, 3, 4, 4))) == ["tir"]
+    assert kinds(read(resize((8, 8), "half_pixel"), (1, 3, 4, 4))) == ["tir"]
+
+
 @pytest.mark.parametrize("dtype", ["int64", "float16", "float64"])
 def test_other_dtypes_go_through_tir(dtype: str) -> None:
     g = read(lambda emit, x: emit(relax.op.add(x, x)), ((3,), dtype))
