@@ -8,6 +8,8 @@ from tvm.s_tir.schedule import SBlockRV, ScheduleError
 
 from evo_tvm.schedules.common import extent, largest_divisor, parallel, work
 
+#: Functions of many instructions.
+_COSTLY = ("erf", "exp", "log", "pow", "sigmoid", "tanh")
 _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar.DataPar, CommReduce
 
 
@@ -15,11 +17,17 @@ def schedule(func: tirx.PrimFunc, lanes: int) -> Schedule:
     """Never fails: a block that a primitive refuses keeps its serial loops."""
     sch = Schedule(func)
     for block in _blocks(sch)[:-1]:
-        if not _kinds(sch, block).count(_REDUCE):
+        if not _kinds(sch, block).count(_REDUCE) and not _worth_keeping(sch, block):
             _try(sch, lambda b=block: sch.compute_inline(b))
     for name in [sch.get(b).name_hint for b in _blocks(sch)]:
         sch = _on_copy(sch, name, lanes)
     return sch
+
+
+def _worth_keeping(sch: Schedule, block: SBlockRV) -> bool:
+    """Whether several blocks read what takes longer to compute than to load."""
+    body = str(sch.get(block).body)
+    return len(sch.get_consumers(block)) > 1 and any(f"T.{name}(" in body for name in _COSTLY)
 
 
 def _blocks(sch: Schedule) -> list[SBlockRV]:

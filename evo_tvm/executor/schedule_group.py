@@ -33,7 +33,8 @@ def algorithm_name(lowered: LoweredGroup) -> str:
     anchor = lowered.group.anchor
     if anchor.kind in ALGORITHMS:
         return str(anchor.attrs["algorithm"])
-    return {"tir": "default", "global_avg_pool2d": "global_pool"}.get(anchor.kind, "elementwise")
+    names = {"global_avg_pool2d": "global_pool", "layer_norm": "normalize", "softmax": "normalize", "tir": "default"}
+    return names.get(anchor.kind, "elementwise")
 
 
 def loops_text(sch: Schedule) -> str:

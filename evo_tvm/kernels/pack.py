@@ -37,13 +37,13 @@ class Preparation:
 class Packing:
     """How a constant is laid out for a kernel, and the shape that it then has.
 
-    conv2d: OIHW -> (tiles, chunks, chunk, H, W, ib, oc_tile, ob), `oc_tile` blocks of output channels a tile and
-    `chunk` of input channels a chunk; conv2d_by_depth: the same, chunks before tiles;
+    conv2d: OIHW -> (tiles, chunks, chunk, H, W, step, oc_tile, ob), `oc_tile` blocks of output channels a tile and
+    `chunk` steps of input channels a chunk; conv2d_by_depth: the same, chunks before tiles;
     pointwise: the same for 1x1, (tiles, I/ib, ib, oc_tile, ob); filters: OIHW -> (O/ob, I, H, W, ob);
     winograd2, winograd4: OIHW -> WEIGHT_AXES of kernels/winograd.py, transformed, made of filters at load;
     depthwise: (C, 1, H, W) -> (C/b, H, W, b); dense: (K, N) -> (tiles, chunks, chunk, panel_tile, b), `panel_tile`
-    panels of b columns a tile and `chunk` rows a chunk; blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only; im2col, indirect, windowed, lanewise, transposed: as the
-    functions of these names in kernels/ say.
+    panels of b columns a tile and `chunk` rows a chunk; blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only;
+    im2col, indirect, windowed, lanewise, transposed: as the functions of these names in kernels/ say.
     Channels are padded up to whole blocks with zeros.
 
     extra: what the shape does not tell: (ib,) of im2col, (groups,) of windowed, (top, left) of transposed.

@@ -1,4 +1,4 @@
-"""reshape(transpose(reshape(x))) that interleaves groups of channels => channel_shuffle(x), in whatever layout x has."""
+"""reshape(transpose(reshape(x))) that interleaves groups of channels => channel_shuffle(x), in the layout of x."""
 
 from __future__ import annotations
 

@@ -41,6 +41,13 @@ def test_what_is_added_shares_a_block() -> None:
     assert got["a"][1] == got["b"][1] == got["c"][0] == 8
 
 
+def test_a_depthwise_convolution_reads_and_writes_one_block() -> None:
+    d = Draft()
+    around = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 3}
+    d.op("depthwise_conv2d", "y", [d.input("x", 1, 3, 9, 9), d.constant("w", 3, 1, 3, 3)], (1, 3, 9, 9), **around)
+    assert blocks(d, "y") == {"y": (8, 8)}
+
+
 def test_twice_is_as_once() -> None:
     d = Draft()
     d.conv("b", d.conv("a", d.input("x", 1, 3, 14, 14), 8), 8)

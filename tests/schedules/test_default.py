@@ -93,3 +93,9 @@ def test_vectors_and_the_same_result(make: Callable[[], tirx.PrimFunc], vectors:
     text = assembly(scheduled, "evo_kernel_0", TARGET.tvm())
     if vectors:
         assert "T.vectorized" in scheduled.script() and "%ymm" in text
+
+
+def test_a_costly_stage_that_two_others_read_is_computed_once() -> None:
+    blocks = default.schedule(softmax(), 8).mod["main"].script()
+    assert blocks.count("T.exp(") == 1
+    assert 'T.sblock("e")' in blocks
