@@ -7,9 +7,6 @@ from tvm.s_tir import Schedule
 
 from evo_tvm.schedules.common import extent, largest_divisor, parallel, work
 
-#: Pixels whose blocks stay in the first cache until all their lanes are written.
-_PIXELS = 128
-
 
 def schedule(func: tirx.PrimFunc) -> Schedule:
     """output (N, C/b, H, W, b)."""
@@ -17,9 +14,8 @@ def schedule(func: tirx.PrimFunc) -> Schedule:
     out = sch.get_sblock("output")
     amount = work(sch, out)
     n, c, i, j, v = sch.get_loops(out)
-    rows, i = sch.split(i, [None, largest_divisor(extent(sch, i), max(1, _PIXELS // extent(sch, j)))])
     rest, pixels = sch.split(j, [None, largest_divisor(extent(sch, j), 8)])
-    sch.reorder(n, c, rows, v, i, rest, pixels)
+    sch.reorder(n, c, i, v, rest, pixels)
     sch.unroll(pixels)
     parallel(sch, [n, c], amount)
     return sch

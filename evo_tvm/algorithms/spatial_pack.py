@@ -50,14 +50,18 @@ class SpatialPack(Algorithm):
         whole = s.groups > 1 or (num_threads > 1 and chunk > 0)  # peeled tiles would not be shared out
         tile = register_tile(s.oc_blocks // s.groups, s.height, s.width, target.vector_registers, whole, s.vectors)
         large_input = s.data_bytes > target.l2_bytes * 45 // 100
-        rows = tile[1] if s.data_bytes > s.weight_bytes and s.height % tile[1] == 0 else 0
+        by_rows = s.data_bytes > min(s.weight_bytes, target.l2_bytes) and s.height % tile[1] == 0
+        rows = tile[1] if by_rows else 0
         if num_threads > 1 and rows and s.n * s.height // rows < 2 * num_threads:
             rows = 0
+        if s.n > 1:  # image by image, as if it were alone
+            rows = rows or s.height
         sums_bytes = s.oc_blocks * s.vectors * target.lanes_f32 * (rows or s.height) * s.width * 4
-        depth_outer = bool(chunk and large_input and sums_bytes <= target.l2_bytes // 2 and num_threads == 1)
-        if rows and chunk and s.chunk(2 * CHUNK) == 0:
+        shared_out = num_threads == 1 or s.n >= num_threads
+        depth_outer = bool(chunk and large_input and sums_bytes <= target.l2_bytes // 2 and shared_out)
+        if by_rows and chunk and s.chunk(2 * CHUNK) == 0:
             chunk, depth_outer = 0, False  # a row's input stays in cache: one sum over the whole depth
-        fetch = s.weight_bytes > target.l2_bytes // 8 and (s.n == 1 or not chunk) and not rows
+        fetch = s.weight_bytes > target.l2_bytes // (2 if by_rows else 8)
         return Config(*tile, rows, chunk, depth_outer, fetch)
 
     def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
@@ -83,7 +87,7 @@ class SpatialPack(Algorithm):
             }
             for chunk, rows in itertools.product(sorted(chunks), sorted(groups_of_rows)):
                 for depth_outer, fetch in itertools.product((False, True), (False, True)):
-                    if (depth_outer and not chunk) or (fetch and chunk and s.n > 1):
+                    if (depth_outer and not chunk) or (fetch and chunk and s.n > 1 and not rows):
                         continue
                     if chunk == 0 and not whole:
                         continue
@@ -137,7 +141,7 @@ class _Sizes:
         self.vectors = math.ceil(out_block / lanes)
         self.terms = kh * kw * step
         self.weight_bytes = self.oc_blocks * out_block * self.ic_blocks * self.terms * 4
-        self.data_bytes = n * channels * rows * columns * 4
+        self.data_bytes = channels * rows * columns * 4  # of one image
 
     def chunk(self, terms: int) -> int:
         """Blocks of input channels that add up to at most `terms`, a divisor of all; 0 where that is all."""

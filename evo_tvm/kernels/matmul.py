@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from tvm import te, tirx
@@ -88,9 +87,3 @@ def broadcast_batch(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     rank = max(len(s) for s in shapes)
     padded = [(1,) * (rank - len(s)) + s for s in shapes]
     return tuple(max(extents) for extents in zip(*(s[:-2] for s in padded), strict=True))
-
-
-def multiply_adds(shapes: tuple[tuple[int, ...], ...]) -> int:
-    """Multiply-adds of the product of two matrices, or of two batches of them."""
-    left, right = shapes
-    return math.prod(broadcast_batch(left, right)) * left[-2] * left[-1] * right[-1]

@@ -42,7 +42,8 @@ def choose_layouts(graph: Graph, target: Target) -> Graph:
         if group.anchor.kind in _REBLOCKING | _CHANNELWISE and {name, group.output} & set(chosen):
             few = graph.values[name].shape[1] <= FEW_CHANNELS and name in graph.inputs
             result = chosen.get(group.output, target.lanes_f32)
-            alike = group.anchor.kind in _CHANNELWISE
+            beside = any(group.anchor.args[0] in op.args for op in group.ops[1:])
+            alike = group.anchor.kind in _CHANNELWISE or beside
             blocks = (result if alike else chosen.get(name, 1 if few else target.lanes_f32), result)
             anchor = replace(group.anchor, attrs={**group.anchor.attrs, "blocks": blocks})
             group = replace(group, ops=(anchor, *group.ops[1:]))

@@ -30,7 +30,7 @@ can_link() {
 }
 
 set_up() {
-    local python extras=compiler,compare,dev wanted
+    local python extras=compiler,compare,report,dev wanted
     can_link || extras+=,zig
     wanted="$PWD $extras $(cat pyproject.toml setup.py | sha256sum)"
     if [[ -x .venv/bin/python && -f .venv/installed && "$(cat .venv/installed)" == "$wanted" ]] && .venv/bin/python -c ''; then
@@ -46,6 +46,9 @@ set_up() {
     echo "Installing evo_tvm[$extras] into .venv (some minutes the first time) ..." >&2
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off -e ".[$extras]" ||
         stop "the installation failed; the reason is above." "Without a network, point pip at a local index with PIP_INDEX_URL."
+    # ncnn's converter. It names torch as a dependency, which converting an ONNX file does not need.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off --no-deps pnnx==20261020 ||
+        echo "warning: pnnx was not installed, so ncnn will be missing among the peers." >&2
     echo "$wanted" >.venv/installed
 }
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from evo_tvm.plan.choose_layouts import choose_layouts
+from evo_tvm.plan.fuse_epilogues import fuse_epilogues
 from evo_tvm.target import resolve
 from tests.plan.graphs import Draft
 
@@ -46,6 +47,14 @@ def test_a_depthwise_convolution_reads_and_writes_one_block() -> None:
     around = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 3}
     d.op("depthwise_conv2d", "y", [d.input("x", 1, 3, 9, 9), d.constant("w", 3, 1, 3, 3)], (1, 3, 9, 9), **around)
     assert blocks(d, "y") == {"y": (8, 8)}
+
+
+def test_an_input_that_is_added_to_the_result_has_its_block() -> None:
+    d = Draft()
+    x = d.input("x", 1, 3, 14, 14)
+    d.same("add", "sum", d.conv("y", x, 3), x)
+    graph = choose_layouts(fuse_epilogues(d.graph("sum")), resolve("x86-64-v4"))
+    assert graph.groups[0].anchor.attrs["blocks"] == (8, 8)
 
 
 def test_twice_is_as_once() -> None:
