@@ -132,7 +132,7 @@ class _Sizes:
 
     def __init__(self, workload: Workload, target: Target) -> None:
         lanes = target.lanes_f32
-        (n, channels, rows, columns), (oc, ic, kh, kw) = workload.shapes
+        (_, channels, rows, columns), (oc, ic, kh, kw) = workload.shapes
         (self.groups,) = workload.attributes["groups"]
         block, out_block = workload.attributes.get("blocks", (1 if channels <= FEW_CHANNELS else lanes, lanes))
         self.n, _, self.height, self.width = workload.output
