@@ -15,6 +15,9 @@ from evo_tvm.schedules.common import extent, parallel, prefetch, split_peeled, w
 class Config:
     """Tunables. `group_rows` rows of tiles are transformed together; in their product `oc_tile` channel blocks by
     `row_tile` by `column_tile` tiles are kept in registers.
+
+    prefetch: fetch the weights of the next product meanwhile; by_channels: threads share out the output channels of a
+    group, so that each reads its part of the weights, instead of the groups.
     """
 
     group_rows: int = 1
@@ -22,6 +25,7 @@ class Config:
     row_tile: int = 1
     column_tile: int = 14
     prefetch: bool = False
+    by_channels: bool = False
 
 
 def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
@@ -40,7 +44,11 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
     oo, oi = split_peeled(sch, o, config.oc_tile)
     sch.reorder(n, group, oo, oi, y, x, i, j, v)
     reads = extent(sch, n) * extent(sch, group)
-    outer = parallel(sch, [n, group], amount)
+    if config.by_channels:
+        outer = sch.fuse(n, group)
+        parallel(sch, [oo], amount)
+    else:
+        outer = parallel(sch, [n, group], amount)
     for loop in (i, j):
         sch.unroll(loop)
     sch.vectorize(v)
@@ -68,6 +76,8 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
         for loop in unrolled:
             sch.unroll(loop)
         sch.vectorize(lanes)
+    if config.by_channels:
+        parallel(sch, [tc, ty], amount)
 
     for loop in (yi, xi, po):
         sch.unroll(loop)

@@ -52,15 +52,20 @@ class _Winograd(Algorithm):
         return None
 
     def default(self, workload: Workload, target: Target, num_threads: int) -> Config:
-        """Rows of tiles by their memory traffic, then the best register tile of their product."""
-        rows, _ = self._rows(workload, target, num_threads)
-        return self._config(workload, target, rows)
+        """Rows of tiles by their memory traffic, then the best register tile of their product.
 
-    def _config(self, workload: Workload, target: Target, rows: int) -> Config:
+        Several threads share out channels instead of rows where each would have to read many weights.
+        """
+        by_channels = num_threads > 1 and self._weight_bytes(workload) > target.l2_bytes
+        rows, _ = self._rows(workload, target, 1 if by_channels else num_threads)
+        return self._config(workload, target, rows, by_channels)
+
+    def _config(self, workload: Workload, target: Target, rows: int, by_channels: bool = False) -> Config:
         oc_blocks = workload.output[1] // target.lanes_f32
         across = math.ceil(workload.output[3] / self.transform.m)
         tile = register_tile(oc_blocks, rows, across, target.vector_registers, whole=True)
-        return Config(rows, *tile, prefetch=self._weight_bytes(workload) > target.l2_bytes // 2)
+        fetch = self._weight_bytes(workload) > target.l2_bytes // 2
+        return Config(rows, *tile, fetch, by_channels)
 
     def _weight_bytes(self, workload: Workload) -> int:
         oc, ic = workload.shapes[1][:2]
@@ -72,6 +77,8 @@ class _Winograd(Algorithm):
         for rows in range(1, down + 1):
             if rows == down or down % rows == 0 or rows <= 4:
                 yield self._config(workload, target, rows)
+                if num_threads > 1:
+                    yield self._config(workload, target, rows, by_channels=True)
 
     def border(self, workload: Workload, config: Config) -> Border:
         """As far as whole tiles reach beyond the image."""
@@ -112,7 +119,13 @@ class _Winograd(Algorithm):
             again = _SECOND_CACHE if weights_bytes <= target.l2_bytes // 2 else again
             return weights_bytes / target.memory_bytes_per_cycle + (groups - 1) * weights_bytes / again + tiles
 
-        best = min(range(1, math.ceil(down / num_threads) + 1), key=traffic)
+        def waiting(rows: int) -> float:
+            """Cycles that the other threads wait for the one with most rows."""
+            most = math.ceil(n * math.ceil(down / rows) / num_threads) * rows
+            steps = (m + 2) ** 2 * ic * oc / target.lanes_f32 / 2 * across
+            return steps * max(0.0, most - n * down / num_threads)
+
+        best = min(range(1, math.ceil(down / num_threads) + 1), key=lambda rows: traffic(rows) + waiting(rows))
         return best, traffic(best)
 
     def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
