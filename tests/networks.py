@@ -33,7 +33,7 @@ def network(write: Callable[[Builder], Outputs]) -> Callable[[Builder], Outputs]
     return write
 
 
-def _stem(b: Builder, channels: int = 16, size: int = 6, n: int = 1) -> str:
+def stem(b: Builder, channels: int = 16, size: int = 6, n: int = 1) -> str:
     return b.conv(b.input(n, 5, size, size), 5, channels)
 
 
@@ -42,7 +42,7 @@ def _stem(b: Builder, channels: int = 16, size: int = 6, n: int = 1) -> str:
 
 @network
 def residual_of_two_convs(b: Builder) -> Outputs:
-    x = _stem(b, 24)
+    x = stem(b, 24)
     return b.node("Relu", b.node("Add", b.conv(x, 24, 32, 3, 1), b.conv(x, 24, 32)))
 
 
@@ -60,14 +60,14 @@ def residual_of_own_input(b: Builder) -> Outputs:
 
 @network
 def residual_of_a_depthwise_input(b: Builder) -> Outputs:
-    x = _stem(b, 20)
+    x = stem(b, 20)
     y = b.node("Conv", x, b.weights(20, 1, 3, 3, terms=9), pads=[1] * 4, group=20)
     return b.node("Add", x, y)
 
 
 @network
 def residual_of_a_pool_input(b: Builder) -> Outputs:
-    x = _stem(b, 20)
+    x = stem(b, 20)
     return b.node("Sub", b.node("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4), x)
 
 
@@ -86,7 +86,7 @@ def residual_of_a_dense_input(b: Builder) -> Outputs:
 
 @network
 def chain_of_residuals(b: Builder) -> Outputs:
-    x = _stem(b, 24, 7, 2)
+    x = stem(b, 24, 7, 2)
     for _ in range(3):
         x = b.node("Relu", b.node("Add", b.conv(b.node("Relu", b.conv(x, 24, 24, 3, 1)), 24, 24, 3, 1), x))
     return x
@@ -94,21 +94,21 @@ def chain_of_residuals(b: Builder) -> Outputs:
 
 @network
 def value_used_twice(b: Builder) -> Outputs:
-    x = _stem(b, 20)
+    x = stem(b, 20)
     y = b.node("Mul", x, b.node("Sigmoid", x))
     return [b.node("Add", y, y), y]
 
 
 @network
 def squeeze_and_excite(b: Builder) -> Outputs:
-    x = _stem(b, 24, 6, 2)
+    x = stem(b, 24, 6, 2)
     s = b.node("Relu", b.conv(b.node("GlobalAveragePool", x), 24, 6))
     return b.conv(b.node("Mul", x, b.node("Sigmoid", b.conv(s, 6, 24))), 24, 16, 3, 1)
 
 
 @network
 def elementwise_over_a_dead_value(b: Builder) -> Outputs:
-    x = b.node("Exp", _stem(b, 16))
+    x = b.node("Exp", stem(b, 16))
     y = b.node("MaxPool", x, kernel_shape=[3, 3], pads=[1] * 4)
     z = b.node("Sqrt", b.node("Add", b.node("MaxPool", y, kernel_shape=[1, 1]), y))
     return b.node("Sub", z, b.node("MaxPool", z, kernel_shape=[3, 3], pads=[1] * 4))
@@ -119,45 +119,45 @@ def elementwise_over_a_dead_value(b: Builder) -> Outputs:
 
 @network
 def log_on_idle_lanes(b: Builder) -> Outputs:
-    x = b.node("Log", b.node("Add", b.node("Sigmoid", _stem(b, 20)), b.weights(1, 20, 1, 1)))
-    y = b.node("Log", b.node("Abs", _stem(b, 20)))
+    x = b.node("Log", b.node("Add", b.node("Sigmoid", stem(b, 20)), b.weights(1, 20, 1, 1)))
+    y = b.node("Log", b.node("Abs", stem(b, 20)))
     return [b.node("IsNaN", x), b.conv(y, 20, 16)]
 
 
 @network
 def division_on_idle_lanes(b: Builder) -> Outputs:
-    x, y = _stem(b, 20), b.node("Exp", b.node("Neg", _stem(b, 20)))
+    x, y = stem(b, 20), b.node("Exp", b.node("Neg", stem(b, 20)))
     return b.conv(b.node("Div", b.node("Relu", x), y), 20, 16, 3, 1)
 
 
 @network
 def division_by_a_runtime_channel_on_idle_lanes(b: Builder) -> Outputs:
     scale = b.node("Exp", b.input(1, 20, 1, 1))
-    return b.conv(b.node("Div", _stem(b, 20), scale), 20, 16)
+    return b.conv(b.node("Div", stem(b, 20), scale), 20, 16)
 
 
 @network
 def sqrt_on_idle_lanes(b: Builder) -> Outputs:
-    x = b.node("Add", b.node("Exp", _stem(b, 20)), b.constant(-1.0001))
+    x = b.node("Add", b.node("Exp", stem(b, 20)), b.constant(-1.0001))
     return b.conv(b.node("Sqrt", b.node("Mul", x, x)), 20, 16)
 
 
 @network
 def root_of_a_negative_on_idle_lanes(b: Builder) -> Outputs:
-    x = b.node("Relu", _stem(b, 20))  # idle lanes: sqrt(0 + 1 - 2)
+    x = b.node("Relu", stem(b, 20))  # idle lanes: sqrt(0 + 1 - 2)
     x = b.node("Add", x, b.constant(np.r_[np.full(20, 3.0)].reshape(1, 20, 1, 1)))
     return b.conv(b.node("Sqrt", b.node("Sub", x, b.constant(2.0))), 20, 16)
 
 
 @network
 def overflow_on_idle_lanes(b: Builder) -> Outputs:
-    x = b.node("Sub", b.node("Relu", _stem(b, 20)), b.constant(np.full((1, 20, 1, 1), 92.0)))
+    x = b.node("Sub", b.node("Relu", stem(b, 20)), b.constant(np.full((1, 20, 1, 1), 92.0)))
     return b.conv(b.node("Exp", b.node("Add", x, b.constant(91.5))), 20, 16)
 
 
 @network
 def runtime_overflow_on_idle_lanes(b: Builder) -> Outputs:
-    x = b.node("Sub", _stem(b, 20), b.constant(np.full((1, 20, 1, 1), 92.0)))
+    x = b.node("Sub", stem(b, 20), b.constant(np.full((1, 20, 1, 1), 92.0)))
     scalar = b.node("Add", b.node("Tanh", b.input(1)), b.constant(91.0))
     return b.conv(b.node("Exp", b.node("Add", x, scalar)), 20, 16)
 
@@ -167,14 +167,14 @@ def runtime_overflow_on_idle_lanes(b: Builder) -> Outputs:
 
 @network
 def concat_of_convs(b: Builder) -> Outputs:
-    x = _stem(b, 16, 6, 2)
+    x = stem(b, 16, 6, 2)
     y = b.node("Concat", b.conv(x, 16, 16), b.node("Relu", b.conv(x, 16, 32, 3, 1)), axis=1)
     return b.conv(y, 48, 8, 3, 1)
 
 
 @network
 def concat_of_concat(b: Builder) -> Outputs:
-    x = _stem(b, 16)
+    x = stem(b, 16)
     y = b.node("Concat", x, b.conv(x, 16, 16, 3, 1), axis=1)
     z = b.node("Concat", b.conv(y, 32, 16, 3, 1), y, axis=1)
     return [b.conv(z, 48, 8, 5, 2), b.node("Relu", y)]
@@ -182,7 +182,7 @@ def concat_of_concat(b: Builder) -> Outputs:
 
 @network
 def dense_block(b: Builder) -> Outputs:
-    x = _stem(b, 16, 5, 2)
+    x = stem(b, 16, 5, 2)
     for i in range(3):
         new = b.conv(b.node("Relu", b.conv(x, 16 + 16 * i, 32)), 32, 16, 3, 1)
         x = b.node("Concat", x, new, axis=1)
@@ -191,13 +191,13 @@ def dense_block(b: Builder) -> Outputs:
 
 @network
 def value_in_two_concats(b: Builder) -> Outputs:
-    x, y = _stem(b, 16), _stem(b, 16)
+    x, y = stem(b, 16), stem(b, 16)
     return [b.node("Concat", x, y, axis=1), b.node("Relu", b.node("Concat", y, x, axis=1))]
 
 
 @network
 def concat_with_itself(b: Builder) -> Outputs:
-    x = _stem(b, 16)
+    x = stem(b, 16)
     return b.conv(b.node("Concat", x, x, axis=1), 32, 8, 3, 1)
 
 
@@ -209,12 +209,12 @@ def concat_with_an_input(b: Builder) -> Outputs:
 
 @network
 def concat_with_a_constant(b: Builder) -> Outputs:
-    return b.node("Relu", b.node("Concat", _stem(b, 16), b.weights(1, 16, 6, 6), axis=1))
+    return b.node("Relu", b.node("Concat", stem(b, 16), b.weights(1, 16, 6, 6), axis=1))
 
 
 @network
 def concat_of_24_channels(b: Builder) -> Outputs:
-    x = _stem(b, 24)
+    x = stem(b, 24)
     return b.conv(b.node("Concat", x, b.conv(x, 24, 24), b.node("Relu", x), axis=1), 72, 16, 3, 1)
 
 
@@ -225,7 +225,7 @@ def concat_of_plain_and_odd(b: Builder) -> Outputs:
 
 @network
 def concat_on_other_axes(b: Builder) -> Outputs:
-    x, y = _stem(b, 16), _stem(b, 16)
+    x, y = stem(b, 16), stem(b, 16)
     return [b.node("Concat", x, y, axis=a) for a in (0, 2, 3)]
 
 
@@ -247,7 +247,7 @@ def concat_of_pixels_that_is_viewed(b: Builder) -> Outputs:
 
 @network
 def concat_with_operands_read_inside_it(b: Builder) -> Outputs:
-    x = _stem(b, 16, 6, 3)
+    x = stem(b, 16, 6, 3)
     y = b.conv(x, 16, 16, 3, 1)
     whole = b.node("Concat", x, y, axis=1)
     return [b.node("MaxPool", y, kernel_shape=[3, 3]), b.node("Add", b.conv(whole, 32, 16), y)]
@@ -258,7 +258,7 @@ def concat_with_operands_read_inside_it(b: Builder) -> Outputs:
 
 @network
 def border_shared_by_different_paddings(b: Builder) -> Outputs:
-    x = _stem(b, 16, 7)
+    x = stem(b, 16, 7)
     one, two = b.conv(x, 16, 8, 3, 1), b.conv(x, 16, 8, 5, 2)
     odd = b.node("Conv", x, b.weights(8, 16, 2, 3, terms=96), pads=[1, 0, 0, 3], strides=[2, 1])
     pooled = b.node("MaxPool", x, kernel_shape=[3, 3], pads=[1] * 4)
@@ -273,7 +273,7 @@ def border_around_an_input(b: Builder) -> Outputs:
 
 @network
 def borders_reused_in_a_chain(b: Builder) -> Outputs:
-    x = _stem(b, 16, 9)
+    x = stem(b, 16, 9)
     for k in (3, 5, 3, 1, 7, 3):
         x = b.node("Relu", b.conv(x, 16, 16, k, k // 2))
     return x
@@ -287,7 +287,7 @@ def border_on_a_pixel_that_is_viewed(b: Builder) -> Outputs:
 
 @network
 def border_around_an_in_place_result(b: Builder) -> Outputs:
-    x = b.node("Exp", _stem(b, 16))
+    x = b.node("Exp", stem(b, 16))
     pooled = b.node("MaxPool", x, kernel_shape=[3, 3], pads=[1] * 4)
     y = b.conv(x, 16, 16, 3, 1)
     z = b.node("Mul", b.node("Tanh", y), pooled)
@@ -314,7 +314,7 @@ def output_that_is_read_again(b: Builder) -> Outputs:
 
 @network
 def flatten_and_reshape_of_a_blocked_value(b: Builder) -> Outputs:
-    x = _stem(b, 24, 4, 2)
+    x = stem(b, 24, 4, 2)
     y = b.node("Reshape", x, b.constant([2, 4, 6, 16], "int64"))
     return [b.node("MatMul", b.node("Flatten", x), b.weights(384, 7, terms=384)), b.conv(y, 4, 8), b.node("Relu", y)]
 
@@ -329,310 +329,18 @@ def reshape_into_a_convolution_and_back(b: Builder) -> Outputs:
 @network
 def view_of_a_constant(b: Builder) -> Outputs:
     c = b.node("Reshape", b.weights(24), b.constant([1, 24, 1, 1], "int64"))
-    return b.node("Add", _stem(b, 24), c)
+    return b.node("Add", stem(b, 24), c)
 
 
 @network
 def pooled_classifier(b: Builder) -> Outputs:
-    x = b.node("Flatten", b.node("GlobalAveragePool", b.node("Relu", _stem(b, 24, 7, 2))))
+    x = b.node("Flatten", b.node("GlobalAveragePool", b.node("Relu", stem(b, 24, 7, 2))))
     return b.node("Softmax", b.node("Gemm", x, b.weights(24, 10, terms=24), b.weights(10)))
 
 
 @network
 def transforms_there_and_back(b: Builder) -> Outputs:
-    x = _stem(b, 20, 6, 2)
+    x = stem(b, 20, 6, 2)
     y = b.node("Transpose", x, perm=[0, 2, 3, 1])
     y = b.node("Transpose", b.node("LayerNormalization", y, b.weights(20), b.weights(20)), perm=[0, 3, 1, 2])
     return b.conv(y, 20, 16, 3, 1)
-
-
-# ---- Elementwise and the default schedule ----
-
-
-@network
-def broadcasts(b: Builder) -> Outputs:
-    x, row, column, point = b.input(3, 5, 7), b.input(7), b.input(5, 1), b.input(1, 1, 1)
-    outer = b.node("Mul", b.input(4, 1), b.input(1, 9))
-    return [
-        b.node("Add", x, row),
-        b.node("Sub", b.node("Mul", column, x), point),
-        b.node("Div", x, b.node("Exp", x)),
-        outer,
-    ]
-
-
-@network
-def broadcasts_of_images(b: Builder) -> Outputs:
-    x, y = _stem(b, 16, 6, 2), b.input(2, 16, 1, 1)
-    z = b.node("Add", y, b.input(1, 1, 6, 6))
-    return [b.node("Mul", x, z), b.node("Max", y, x), b.node("Min", x, b.input(1, 1, 6, 1))]
-
-
-@network
-def scalars(b: Builder) -> Outputs:
-    x = b.input()
-    return [b.node("Exp", x), b.node("Add", x, b.input(1)), b.node("Mul", b.input(1, 1), x)]
-
-
-@network
-def activations(b: Builder) -> Outputs:
-    x = b.input(3, 37)
-    names = (
-        "Erf",
-        "Exp",
-        "Neg",
-        "Abs",
-        "Sigmoid",
-        "Tanh",
-        "HardSigmoid",
-        "HardSwish",
-        "Softplus",
-        "Elu",
-        "Floor",
-        "Sign",
-    )
-    logs = [b.node(op, b.node("Abs", x)) for op in ("Log", "Sqrt")]
-    return [*(b.node(op, x) for op in names), *logs, b.node("PRelu", x, b.weights(37))]
-
-
-@network
-def prelu_of_channels(b: Builder) -> Outputs:
-    return b.conv(b.node("PRelu", _stem(b, 20), b.weights(20, 1, 1)), 20, 8)
-
-
-@network
-def softmaxes(b: Builder) -> Outputs:
-    return [b.node("Softmax", b.input(3, 5, 13), axis=a) for a in (0, 1, 2)] + [b.node("Softmax", _stem(b, 20), axis=1)]
-
-
-@network
-def reductions(b: Builder) -> Outputs:
-    x = b.input(3, 13, 29)
-    kinds = ("ReduceSum", "ReduceMax", "ReduceL2", "ReduceProd", "ReduceMean")
-    done = [b.node("ReduceMean", x, axes=[a], keepdims=0) for a in (0, 1, 2)]
-    return [
-        *done,
-        *(b.node(k, b.input(4, 6)) for k in kinds),
-        b.node("ArgMax", x, axis=1),
-    ]
-
-
-@network
-def integers_and_truths(b: Builder) -> Outputs:
-    i, j, t = b.input(3, 7, dtype="int64"), b.input(7, dtype="int64"), b.input(3, 7, dtype="bool")
-    x, y = b.input(3, 7), b.input(3, 7)
-    one = b.constant(1, "int64")
-    numbers = [b.node("Add", i, j), b.node("Mul", i, i), b.node("Div", i, b.node("Add", j, one)), b.node("Sub", j, one)]
-    truths = [b.node("Less", x, y), b.node("Not", t), b.node("And", t, b.node("Greater", x, y)), b.node("Equal", i, j)]
-    return [*numbers, *truths, b.node("Where", t, x, y), b.node("Cast", i, to=1), b.node("Cast", x, to=7), t, i]
-
-
-@network
-def large_integers(b: Builder) -> Outputs:
-    i, large = b.input(3, 7, dtype="int64"), b.constant(2**40 + 3, "int64")
-    return [b.node("Mul", i, large), b.node("Less", b.node("Add", i, large), b.constant(2**40 + 5, "int64"))]
-
-
-@network
-def gathers(b: Builder) -> Outputs:
-    x = b.input(5, 7, 3)
-    places = b.input(2, 4, dtype="int64")
-    picked = b.node(
-        "Slice",
-        x,
-        b.constant([1, 0], "int64"),
-        b.constant([5, 7], "int64"),
-        b.constant([0, 1], "int64"),
-        b.constant([2, 3], "int64"),
-    )
-    return [
-        b.node("Gather", x, places),
-        picked,
-        b.node("Tile", x, b.constant([1, 2, 3], "int64")),
-        b.node("Pad", x, b.constant([0, 1, 2, 0, 3, 1], "int64")),
-    ]
-
-
-@network
-def splits(b: Builder) -> Outputs:
-    names = [b.name() for _ in range(2)]
-    x = _stem(b, 32)
-    from onnx import helper
-
-    b.nodes.append(helper.make_node("Split", [x], names, axis=1))
-    return b.node("Add", b.conv(names[0], 16, 16, 3, 1), names[1])
-
-
-@network
-def half_precision(b: Builder) -> Outputs:
-    x = b.input(3, 16, dtype="float16")
-    return b.node("Cast", b.node("Relu", b.node("Add", x, x)), to=1)
-
-
-@network
-def resize_and_unpool(b: Builder) -> Outputs:
-    x = _stem(b, 16, 4)
-    up = b.node("Resize", x, "", b.constant([1, 1, 2, 2]), mode="nearest")
-    return b.conv(b.node("Concat", up, b.conv(up, 16, 16, 3, 1), axis=1), 32, 8, 3, 1)
-
-
-@network
-def transposed_and_one_dimensional_convolutions(b: Builder) -> Outputs:
-    x = _stem(b, 16, 4)
-    up = b.node("ConvTranspose", x, b.weights(16, 8, 2, 2, terms=64), strides=[2, 2])
-    return [b.node("Relu", up), b.node("Conv", b.input(1, 4, 13), b.weights(8, 4, 3, terms=12), pads=[1, 1])]
-
-
-@network
-def matmul_of_two_inputs(b: Builder) -> Outputs:
-    attention = b.node("MatMul", b.input(2, 3, 5, 7), b.input(2, 3, 7, 6))
-    return [
-        b.node("Softmax", attention),
-        b.node("MatMul", b.input(2, 5, 8), b.weights(8, 33, terms=8)),
-        b.node("MatMul", b.input(8), b.weights(8, 3)),
-    ]
-
-
-@network
-def dense_with_operands(b: Builder) -> Outputs:
-    def dense() -> str:
-        return b.node("MatMul", b.input(2, 3, 8), b.weights(8, 6, terms=8))
-
-    operands = [
-        b.input(2, 3, 6),
-        b.input(6),
-        b.input(1, 1, 6),
-        b.input(1),
-        b.input(3, 1),
-        b.input(2, 1, 1),
-        b.input(3, 6),
-    ]
-    return [b.node("Add", dense(), x) for x in operands]
-
-
-# ---- Attention and what stands around it ----
-
-
-def _heads(b: Builder, x: str, n: int, tokens: int, heads: int, width: int, perm: Sequence[int]) -> str:
-    x = b.node("Add", b.node("MatMul", x, b.weights(heads * width, heads * width, terms=heads * width)), b.input(1))
-    split = b.constant(np.array([n, tokens, heads, width]), "int64")
-    return b.node("Transpose", b.node("Reshape", x, split), perm=list(perm))
-
-
-@network
-def attention(b: Builder) -> Outputs:
-    n, tokens, heads, width = 2, 19, 3, 11
-    x = b.input(n, tokens, heads * width)
-    norm = b.node("LayerNormalization", x, b.weights(heads * width), b.weights(heads * width), axis=-1)
-    q, v = (_heads(b, norm, n, tokens, heads, width, (0, 2, 1, 3)) for _ in range(2))
-    k = _heads(b, norm, n, tokens, heads, width, (0, 2, 3, 1))
-    scores = b.node("Div", b.node("MatMul", q, k), b.constant(width**0.5))
-    scores = b.node("Add", scores, b.input(n, 1, 1, tokens))
-    y = b.node("Transpose", b.node("MatMul", b.node("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
-    y = b.node("Reshape", y, b.constant(np.array([n, tokens, -1]), "int64"))
-    return b.node("Add", b.node("Tanh", y), x)
-
-
-@network
-def products_of_transposes_with_other_readers(b: Builder) -> Outputs:
-    x = b.input(2, 3, 5, 7)
-    turned = b.node("Transpose", x, perm=[0, 1, 3, 2])
-    product = b.node("MatMul", x, turned)
-    return [turned, product, b.node("Transpose", product, perm=[1, 0, 3, 2]), b.node("MatMul", turned, x)]
-
-
-@network
-def products_of_broadcast_batches(b: Builder) -> Outputs:
-    x = b.input(2, 3, 5, 7)
-    return [
-        b.node("MatMul", x, b.input(7, 18)),
-        b.node("MatMul", b.input(4, 5), x),
-        b.node("MatMul", x, b.input(3, 7, 1)),
-        b.node("MatMul", b.input(2, 1, 6, 5), x),
-        b.node("MatMul", b.weights(6, 5), x),
-        b.node("MatMul", x, b.weights(3, 7, 20)),
-    ]
-
-
-@network
-def products_with_operands_behind_them(b: Builder) -> Outputs:
-    x = b.node("MatMul", b.input(2, 3, 5, 7), b.input(2, 3, 7, 20))
-    y = b.node("Mul", b.node("Add", x, b.input(3, 1, 20)), b.input(2, 3, 5, 20))
-    return b.node("Transpose", b.node("Relu", y), perm=[0, 2, 1, 3])
-
-
-@network
-def transposes(b: Builder) -> Outputs:
-    x = b.input(3, 5, 7, 20)
-    orders = [(0, 2, 1, 3), (3, 2, 1, 0), (0, 1, 3, 2), (1, 2, 3, 0)]
-    return [b.node("Sigmoid", b.node("Transpose", x, perm=list(p))) for p in orders]
-
-
-# ---- Shuffled channels, and normalization across channels ----
-
-
-def _shuffled(b: Builder, x: str, n: int, channels: int, size: int, groups: int) -> str:
-    apart = b.constant(np.array([n, groups, channels // groups, size, size]), "int64")
-    together = b.constant(np.array([n, channels, size, size]), "int64")
-    x = b.node("Transpose", b.node("Reshape", x, apart), perm=[0, 2, 1, 3, 4])
-    return b.node("Reshape", x, together)
-
-
-@network
-def shuffles_of_blocked_channels(b: Builder) -> Outputs:
-    outputs = []
-    for n, channels, groups in ((1, 24, 3), (2, 32, 4), (2, 33, 11)):
-        x = _shuffled(b, _stem(b, channels, 6, n), n, channels, 6, groups)
-        outputs += [b.conv(x, channels, 16, 3, 1), b.node("Relu", x)]
-    return outputs
-
-
-@network
-def shuffle_of_an_input(b: Builder) -> Outputs:
-    return b.node("Relu", _shuffled(b, b.input(2, 6, 5, 5), 2, 6, 5, 3))
-
-
-@network
-def shuffle_into_a_concat(b: Builder) -> Outputs:
-    x = _stem(b, 32)
-    return b.conv(b.node("Concat", x, _shuffled(b, b.node("Relu", x), 1, 32, 6, 2), axis=1), 64, 8, 3, 1)
-
-
-@network
-def local_response_normalization(b: Builder) -> Outputs:
-    x = _stem(b, 20)
-    across = b.node("LRN", x, size=5, alpha=0.5, beta=0.75, bias=2.0)
-    return [b.conv(across, 20, 8), b.node("LRN", b.input(2, 7, 5, 3), size=3, alpha=0.9)]
-
-
-# ---- Ranges of channels, and pixels several times ----
-
-
-@network
-def slices_of_channels(b: Builder) -> Outputs:
-    def part(x: str, begin: int, end: int) -> str:
-        return b.node("Slice", x, *(b.constant(np.array([e]), "int64") for e in (begin, end, 1)))
-
-    x = _stem(b, 32, 6, 2)
-    odd = part(_stem(b, 40, 6, 2), 24, 40)
-    y = b.node("Add", b.node("Sigmoid", part(x, 0, 16)), part(x, 16, 32))
-    return [
-        b.conv(y, 16, 8, 3, 1),
-        b.conv(b.node("Concat", part(x, 16, 32), odd, axis=1), 32, 8, 3, 1),
-        b.node("Exp", part(x, 5, 9)),
-        b.conv(b.node("Relu", part(x, 29, 32)), 3, 8, 3, 1),
-        part(b.input(2, 9, 5, 5), -4, 9),
-    ]
-
-
-@network
-def pixels_several_times(b: Builder) -> Outputs:
-    def larger(x: str, rows: float, columns: float) -> str:
-        scales = b.constant(np.array([1, 1, rows, columns]))
-        how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
-        return b.node("Resize", x, "", scales, **how)
-
-    x = _stem(b, 32, 6, 2)
-    y = b.node("Concat", larger(_stem(b, 20, 3, 2), 2, 2), x, axis=1)
-    z = b.node("Concat", larger(b.node("Relu", x), 2, 3), b.conv(b.input(2, 5, 12, 18), 5, 16), axis=1)
-    return [b.conv(y, 52, 8, 3, 1), b.conv(z, 48, 8, 3, 1), larger(b.input(1, 3, 4, 5), 3, 1), larger(x, 1.5, 1)]

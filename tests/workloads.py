@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.networks import NETWORKS, Network
 from tests.onnx_builder import Builder
+from tests.operator_networks import NETWORKS, Network
 
 #: max |difference| / max |reference|
 DIRECT, WINOGRAD = 1e-5, 3e-5

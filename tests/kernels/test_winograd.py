@@ -36,11 +36,11 @@ def test_the_identity_holds_for_every_pair_of_basis_vectors(m: int, points: list
 def test_transformed_weights_lie_where_the_kernel_looks() -> None:
     weight = np.random.default_rng(0).standard_normal((16, 5, 3, 3)).astype(np.float32)
     got = transform_weights(weight, F4, 8)
-    assert got.shape == (36, 2, 5, 8) and got.dtype == np.float32
+    assert got.shape == (2, 36, 5, 8) and got.dtype == np.float32
     g = np.array(F4.g)
     for o, i in ((0, 0), (9, 4), (15, 2)):
         wanted = g @ weight[o, i].astype(np.float64) @ g.T
-        np.testing.assert_allclose(got[:, o // 8, i, o % 8].reshape(6, 6), wanted, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(got[o // 8, :, i, o % 8].reshape(6, 6), wanted, rtol=1e-6, atol=1e-7)
 
 
 def test_rounding_in_float32_stays_small() -> None:
