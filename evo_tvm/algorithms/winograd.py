@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: What a core reads from the last cache and from its second cache, in bytes a cycle.
 _LAST_CACHE, _SECOND_CACHE = 6.0, 16.0
+#: Share of the weights' way from memory that prefetching does not hide behind the arithmetic.
+_NOT_HIDDEN = 0.5
 #: Share of the multiply-add peak that the product of transformed tiles reaches.
 _PRODUCT_SHARE = 0.75
 
@@ -98,7 +100,8 @@ class _Winograd(Algorithm):
         per_step = image_cycles(oc // lanes, rows, across, *tile) * n * math.ceil(height / m) / rows
         product = (m + 2) ** 2 * ic * per_step / _PRODUCT_SHARE
         transforms = tiles * (ic * self.input_cost + oc * self.output_cost) / lanes
-        return (product + transforms) / num_threads + self._rows(workload, target, num_threads)[1]
+        traffic = self._rows(workload, target, 1 if config.by_channels else num_threads)[1]
+        return (product + transforms) / num_threads + (_NOT_HIDDEN if config.prefetch else 1.0) * traffic
 
     def _rows(self, workload: Workload, target: Target, num_threads: int) -> tuple[int, float]:
         """(rows of tiles to transform together, cycles that reading weights and transformed tiles then takes).
