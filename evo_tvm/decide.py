@@ -67,7 +67,12 @@ def decide(
     if len(fitting) == 1:
         return Decision(fitting[0].algorithm, fitting[0].config, "the only one", considered)
     # Measured and estimated times do not compare: where what is estimated best was never measured, estimates decide.
-    estimates = {c.algorithm: _estimate_ms(workload, c.algorithm, c.config, target, num_threads) for c in fitting}
+    estimates = {
+        c.algorithm: c.latency_ms
+        if c.source == "rule"
+        else _estimate_ms(workload, c.algorithm, c.config, target, num_threads)
+        for c in fitting
+    }
     name = min(estimates, key=lambda n: estimates[n] * (1.0 if n == fitting[0].algorithm else 1 / _WORTH))
     best = next(c for c in fitting if c.algorithm == name)
     if best.source == "log":

@@ -106,16 +106,7 @@ def compile(
     dump: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Compiles an ONNX model for a target.
-
-    model: a path or a loaded ModelProto. target: "host", a name of `evo_tvm.target.list_targets()`, or a triple.
-    num_threads: threads that the artifact runs with unless told otherwise when it is loaded. input_shapes: shapes of
-    inputs whose dimensions the model leaves free. algorithms: layer's name, or "*" for all that fit, -> the algorithm
-    to use, instead of the one that measurements or estimates speak for (`manifest.plan` has both). dump: a folder that
-    gets the module after each phase. progress: called with (phase, done, total).
-
-    Raises ModelError, UnsupportedOperatorError, TargetError, UsageError, CompileError.
-    """
+    """As `evo_tvm.compile`, whose arguments and errors these are, without its cache of whole models."""
     if precision not in PRECISIONS:
         raise UsageError("unknown precision", expected=" or ".join(PRECISIONS), got=precision)
     if num_threads < 1:
@@ -145,7 +136,7 @@ def compile(
         graph = rewrite(graph, resolved)
         if writer:
             writer.write(name, graph_text(graph))
-    built = build(graph, resolved, imported.inputs, imported.outputs, num_threads, report)
+    built = build(graph, resolved, imported.inputs, imported.outputs, report)
     if writer:
         writer.write("main", built.source, "c")
     manifest = Manifest(

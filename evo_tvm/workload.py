@@ -14,6 +14,9 @@ _ATTRIBUTES = (
     *("left_shape", "left_strides", "right_shape", "right_strides", "output_strides"),
 )
 
+#: A convolution over at most this many channels reads them unblocked: blocks would be mostly idle lanes.
+FEW_CHANNELS = 4
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -58,29 +61,6 @@ class Workload:
             tuple(map(str, epilogue)),
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain data, which `from_json` reads."""
-        return {
-            "operator": self.operator,
-            "shapes": [list(shape) for shape in self.shapes],
-            "output": list(self.output),
-            "attrs": {name: list(value) for name, value in self.attrs},
-            "dtype": self.dtype,
-            "epilogue": list(self.epilogue),
-        }
-
-    @staticmethod
-    def from_json(fields: Mapping[str, Any]) -> Workload:
-        """The workload that `as_json` wrote. Raises KeyError, TypeError: it did not."""
-        return Workload(
-            str(fields["operator"]),
-            tuple(tuple(map(int, shape)) for shape in fields["shapes"]),
-            tuple(map(int, fields["output"])),
-            tuple(sorted((str(name), tuple(map(int, value))) for name, value in fields["attrs"].items())),
-            str(fields["dtype"]),
-            tuple(map(str, fields["epilogue"])),
-        )
-
 
 def workload_of(graph: Graph, group: Group) -> Workload:
     """The workload of a group of the graph."""
@@ -99,6 +79,14 @@ def workload_of(graph: Graph, group: Group) -> Workload:
 
 def _ints(value: Any) -> tuple[int, ...]:
     return tuple(map(int, value)) if isinstance(value, tuple | list) else (int(value),)
+
+
+def blocks_of(workload: Workload, lanes: int) -> tuple[int, int]:
+    """Channels in a block of a convolution's input and of its output: what its layouts were chosen to be, else whole
+    vectors of `lanes`."""
+    few = workload.shapes[0][1] <= FEW_CHANNELS
+    read, written = workload.attributes.get("blocks", (1 if few else lanes, lanes))
+    return read, written
 
 
 def anchor_of(workload: Workload) -> Op:

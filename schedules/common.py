@@ -61,6 +61,21 @@ def keep_in_registers(sch: Schedule, block: SBlockRV, loops: int = 3) -> None:
     sch.vectorize(lanes)
 
 
+def producer(sch: Schedule, block: SBlockRV, name: str) -> SBlockRV | None:
+    """The block of this name whose result `block` reads; None where there is none."""
+    return next((maker for maker in sch.get_producers(block) if sch.get(maker).name_hint == name), None)
+
+
+def local_sums(sch: Schedule, block: SBlockRV) -> tuple[SBlockRV | None, int]:
+    """Puts the block's sums, and those that "partial" puts aside for it, into registers: (that block, if there is one;
+    multiply-adds)."""
+    partial = producer(sch, block, "partial")
+    for sums in (block, partial):
+        if sums is not None:
+            sch.set_scope(sums, 0, "local")
+    return partial, work(sch, partial or block)
+
+
 def end_at_condition(sch: Schedule, loop: LoopRV) -> None:
     """Makes a condition marked "likely" on this loop's counter the loop's end, where the rest would do nothing."""
     sch.annotate(loop, _PEEL, 1)

@@ -13,7 +13,15 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from evo_tvm.schedules.common import extent, is_peeled, keep_in_registers, parallel, split_peeled, work
+from evo_tvm.schedules.common import (
+    extent,
+    is_peeled,
+    keep_in_registers,
+    local_sums,
+    parallel,
+    producer,
+    split_peeled,
+)
 
 #: Tiles of panels that keep the threads of an edge CPU busy; with fewer, tiles of rows are shared out.
 _ENOUGH_TILES = 4
@@ -35,11 +43,8 @@ def schedule(func: tirx.PrimFunc, config: Config, lanes: int) -> Schedule:
     """[packed ->] [partial ->] product (*batch, M, N/b, b) -> output (*batch, M, N), tile by tile."""
     sch = Schedule(func)
     product, out = sch.get_sblock("product"), sch.get_sblock("output")
-    makers = {sch.get(b).name_hint: b for b in sch.get_producers(product)}
-    partial = makers.get("partial")
-    first = partial or product
-    packed = next((b for b in sch.get_producers(first) if sch.get(b).name_hint == "packed"), None)
-    amount = work(sch, first)
+    partial, amount = local_sums(sch, product)
+    packed = producer(sch, partial or product, "packed")
     *batch, i, j = sch.get_loops(out)
     (io, ii), (jo, ji) = split_peeled(sch, i, config.row_tile), split_peeled(sch, j, config.panel_tile * lanes)
     oi, v = sch.split(ji, [None, lanes])
@@ -53,11 +58,8 @@ def schedule(func: tirx.PrimFunc, config: Config, lanes: int) -> Schedule:
         fused = parallel(sch, [*batch, outer], amount)
         panels = panels if rows_first else fused
     place = jo if rows_first else io
-    sch.set_scope(product, 0, "local")
     sch.compute_at(product, place, preserve_unit_loops=True)
-    for loop in (oi, ii):
-        sch.unroll(loop)
-    sch.vectorize(v)
+    keep_in_registers(sch, out)
     *_, a, b, lane, k = sch.get_loops(product)
     sch.reorder(k, a, b, lane)
     if partial is not None:
@@ -72,7 +74,6 @@ def schedule(func: tirx.PrimFunc, config: Config, lanes: int) -> Schedule:
 
 def _put_sums_aside(sch: Schedule, partial: SBlockRV, at: LoopRV) -> None:
     """A tile's sum over each chunk of the depth, in registers."""
-    sch.set_scope(partial, 0, "local")
     sch.compute_at(partial, at, preserve_unit_loops=True)
     *_, a, b, chunk, lane, k = sch.get_loops(partial)
     sch.reorder(k, a, b, chunk, lane)

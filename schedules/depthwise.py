@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from evo_tvm.schedules.common import parallel, work
+from evo_tvm.schedules.common import keep_in_registers, parallel, work
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,9 @@ def schedule(func: tirx.PrimFunc, stage: str, config: Config) -> Schedule:
     sch.compute_at(reduce, jo, preserve_unit_loops=True)
     ri, rj, rv, r, s = sch.get_loops(reduce)[-5:]
     sch.reorder(r, s, ri, rj, rv)
-    sch.unroll(ri)
-    sch.unroll(rj)
-    sch.vectorize(rv)
-    sch.unroll(r)
-    sch.unroll(s)
-    init = sch.decompose_reduction(reduce, r)
-    for block in (init, out):
-        *_, i_, j_, v_ = sch.get_loops(block)
-        sch.unroll(i_)
-        sch.unroll(j_)
-        sch.vectorize(v_)
+    for loop in (r, s):
+        sch.unroll(loop)
+    for block in (reduce, out):
+        keep_in_registers(sch, block)
+    keep_in_registers(sch, sch.decompose_reduction(reduce, r))
     return sch

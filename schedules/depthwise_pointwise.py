@@ -8,7 +8,15 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from evo_tvm.schedules.common import extent, is_peeled, keep_in_registers, parallel, split_peeled, work
+from evo_tvm.schedules.common import (
+    extent,
+    is_peeled,
+    keep_in_registers,
+    local_sums,
+    parallel,
+    split_peeled,
+    work,
+)
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,9 @@ def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
     """depthwise -> hidden -> [partial ->] conv -> output on (N, OC/b, OH, OW, b)."""
     sch = Schedule(func)
     depthwise, hidden, conv, out = (sch.get_sblock(name) for name in ("depthwise", "hidden", "conv", "output"))
-    partial = [b for b in sch.get_producers(conv) if sch.get(b).name_hint == "partial"]
-    for block in (depthwise, conv, *partial):
-        sch.set_scope(block, 0, "local")
-    amount = work(sch, partial[0] if partial else conv) + work(sch, depthwise)
+    sch.set_scope(depthwise, 0, "local")
+    partial, amount = local_sums(sch, conv)
+    amount += work(sch, depthwise)
 
     n, o, i, j, v = sch.get_loops(out)
     band, rest = split_peeled(sch, i, min(config.rows, extent(sch, i)))
@@ -46,21 +53,20 @@ def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
     shared = parallel(sch, [n] if peeled else [n, band], amount)
     sch.compute_at(conv, jo, preserve_unit_loops=True)
     keep_in_registers(sch, out, 4)
-    if partial:
-        *tile, k = sch.get_loops(conv)[-5:]
-        sch.reorder(k, *tile)
-        sch.compute_at(partial[0], k, preserve_unit_loops=True)
-        to, ti, tj, unit, tv, co, ci = sch.get_loops(partial[0])[-7:]
+    if partial is not None:
+        *tile, first = sch.get_loops(conv)[-5:]
+        sch.reorder(first, *tile)
+        sch.compute_at(partial, first, preserve_unit_loops=True)
+        to, ti, tj, unit, tv, co, ci = sch.get_loops(partial)[-7:]
         sch.reorder(co, ci, unit, ti, tj, to, tv)
+        keep_in_registers(sch, partial, 4)
+        keep_in_registers(sch, sch.decompose_reduction(partial, co), 4)
     else:
-        to, ti, tj, tv, co, ci = sch.get_loops(conv)[-6:]
-        sch.reorder(co, ci, ti, tj, to, tv)
+        to, ti, tj, tv, first, ci = sch.get_loops(conv)[-6:]
+        sch.reorder(first, ci, ti, tj, to, tv)
+    keep_in_registers(sch, conv, 4)
+    keep_in_registers(sch, sch.decompose_reduction(conv, first), 4)
     _depthwise_rows(sch, depthwise, hidden, band if peeled else shared, config.strip)
-    for block in (*partial, conv):
-        keep_in_registers(sch, block, 4)
-    if partial:
-        keep_in_registers(sch, sch.decompose_reduction(partial[0], co), 4)
-    keep_in_registers(sch, sch.decompose_reduction(conv, k if partial else co), 4)
     return sch
 
 

@@ -12,10 +12,10 @@ from evo_tvm.schedules.common import (
     extent,
     is_peeled,
     keep_in_registers,
+    local_sums,
     parallel,
     pixels_as_one_axis,
     split_peeled,
-    work,
 )
 
 
@@ -37,10 +37,7 @@ def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
     columns, gemm, out = (sch.get_sblock(name) for name in ("columns", "gemm", "output"))
     row = int(sch.get(columns).annotations["row"])
     sch.unannotate(columns, "row")
-    partial = [b for b in sch.get_producers(gemm) if sch.get(b).name_hint == "partial"]
-    for block in (gemm, *partial):
-        sch.set_scope(block, 0, "local")
-    amount = work(sch, partial[0] if partial else gemm)
+    partial, amount = local_sums(sch, gemm)
 
     n, o, pixels, v = sch.get_loops(out)
     oo, oi = split_peeled(sch, o, config.oc_tile)
@@ -51,23 +48,17 @@ def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
     shared = parallel(sch, [n] if peeled else [n, block_], amount)
     sch.compute_at(gemm, po, preserve_unit_loops=True)
     keep_in_registers(sch, out)
-    if partial:
-        to, tp, tv, ko = sch.get_loops(gemm)[-4:]
-        sch.reorder(ko, tp, to, tv)
-        sch.compute_at(partial[0], ko, preserve_unit_loops=True)
-        to, tp, unit, tv, ki = sch.get_loops(partial[0])[-5:]
-        _copy(sch, columns, block_ if peeled else shared, row)
-        sch.reorder(ki, unit, tp, to, tv)
-        keep_in_registers(sch, partial[0])
-        keep_in_registers(sch, gemm)
-        keep_in_registers(sch, sch.decompose_reduction(partial[0], ki))
-        keep_in_registers(sch, sch.decompose_reduction(gemm, ko))
-    else:
-        to, tp, tv, ki = sch.get_loops(gemm)[-4:]
-        _copy(sch, columns, block_ if peeled else shared, row)
-        sch.reorder(ki, tp, to, tv)
-        keep_in_registers(sch, gemm)
-        keep_in_registers(sch, sch.decompose_reduction(gemm, ki))
+    to, tp, tv, first = sch.get_loops(gemm)[-4:]
+    sch.reorder(first, tp, to, tv)
+    if partial is not None:
+        sch.compute_at(partial, first, preserve_unit_loops=True)
+        to, tp, unit, tv, k = sch.get_loops(partial)[-5:]
+        sch.reorder(k, unit, tp, to, tv)
+        keep_in_registers(sch, partial)
+        keep_in_registers(sch, sch.decompose_reduction(partial, k))
+    keep_in_registers(sch, gemm)
+    keep_in_registers(sch, sch.decompose_reduction(gemm, first))
+    _copy(sch, columns, block_ if peeled else shared, row)
     return sch
 
 

@@ -12,10 +12,10 @@ from evo_tvm.schedules.common import (
     is_peeled,
     keep_in_registers,
     largest_divisor,
+    local_sums,
     parallel,
     pixels_as_one_axis,
     split_peeled,
-    work,
 )
 
 
@@ -36,10 +36,7 @@ def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
     """[partial ->] gemm -> conv -> output on (N, OC/b, OH, OW, b)."""
     sch = pixels_as_one_axis(func)
     gemm, out = sch.get_sblock("gemm"), sch.get_sblock("output")
-    partial = [b for b in sch.get_producers(gemm) if sch.get(b).name_hint == "partial"]
-    for block in (gemm, *partial):
-        sch.set_scope(block, 0, "local")
-    amount = work(sch, partial[0] if partial else gemm)
+    partial, amount = local_sums(sch, gemm)
 
     n, o, p, v = sch.get_loops(out)
     (oo, oi), (po, pi) = split_peeled(sch, o, config.oc_tile), split_peeled(sch, p, config.pixel_tile)
@@ -48,22 +45,21 @@ def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
     parallel(sch, outer, amount)
     sch.compute_at(gemm, po, preserve_unit_loops=True)
     keep_in_registers(sch, out)
-    if partial:
+    if partial is not None:
         to, tp, tv, t = sch.get_loops(gemm)[-4:]
         sch.reorder(t, tp, to, tv)
-        sch.compute_at(partial[0], t, preserve_unit_loops=True)
-        to, tp, unit, tv, co, ci = sch.get_loops(partial[0])[-6:]
+        sch.compute_at(partial, t, preserve_unit_loops=True)
+        to, tp, unit, tv, co, ci = sch.get_loops(partial)[-6:]
         cio, cii = sch.split(ci, [None, largest_divisor(extent(sch, ci), config.unroll)])
         sch.reorder(co, cio, cii, unit, tp, to, tv)
         sch.unroll(cii)
-        keep_in_registers(sch, partial[0])
-        keep_in_registers(sch, gemm)
-        keep_in_registers(sch, sch.decompose_reduction(partial[0], co))
+        keep_in_registers(sch, partial)
+        keep_in_registers(sch, sch.decompose_reduction(partial, co))
     else:
         to, tp, tv, t, co, ci = sch.get_loops(gemm)[-6:]
         cio, cii = sch.split(ci, [None, largest_divisor(extent(sch, ci), config.unroll)])
         sch.reorder(t, co, cio, cii, tp, to, tv)
         sch.unroll(cii)
-        keep_in_registers(sch, gemm)
+    keep_in_registers(sch, gemm)
     keep_in_registers(sch, sch.decompose_reduction(gemm, t))
     return sch

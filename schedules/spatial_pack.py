@@ -15,7 +15,15 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from evo_tvm.schedules.common import extent, is_peeled, parallel, prefetch, split_peeled, work
+from evo_tvm.schedules.common import (
+    extent,
+    is_peeled,
+    keep_in_registers,
+    local_sums,
+    parallel,
+    prefetch,
+    split_peeled,
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,7 @@ def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
     """[partial ->] conv -> output (epilogue) on (N, OC/b, OH, OW, b); the weights are parameter 1."""
     sch = Schedule(func)
     conv, out = sch.get_sblock("conv"), sch.get_sblock("output")
-    partial = next((b for b in sch.get_producers(conv) if sch.get(b).name_hint == "partial"), None)
-    amount = work(sch, partial or conv)
+    partial, amount = local_sums(sch, conv)
     n, o, i, j, v = sch.get_loops(out)
     rows, i = sch.split(i, [None, config.group_rows or extent(sch, i)])
     oo, oi = split_peeled(sch, o, config.oc_tile)
@@ -78,7 +85,6 @@ class _Loops:
 
 def _sums_in_registers(sch: Schedule, conv: SBlockRV, out: SBlockRV, loops: _Loops, config: Config) -> None:
     """For each tile the whole reduction, then the epilogue: sums never leave the registers."""
-    sch.set_scope(conv, 0, "local")
     (io, ii), (jo, ji) = split_peeled(sch, loops.i, config.oh_tile), split_peeled(sch, loops.j, config.ow_tile)
     tile = [jo, loops.oi, ii, ji, loops.v]
     if config.group_rows:
@@ -91,19 +97,17 @@ def _sums_in_registers(sch: Schedule, conv: SBlockRV, out: SBlockRV, loops: _Loo
         sch.reorder(*loops.peeled, *loops.outer, io, *tile)
         parallel(sch, [*loops.outer, io], loops.amount)
     sch.compute_at(conv, jo, preserve_unit_loops=True)
-    _keep_in_registers(sch, out)
+    keep_in_registers(sch, out, 4)
     first = _order_reduction(sch, sch.get_loops(conv)[-8:])
-    _keep_in_registers(sch, conv)
+    keep_in_registers(sch, conv, 4)
     _prefetch_weights(sch, conv, sch.get_loops(conv)[-5], config, loops.reads)
-    _keep_in_registers(sch, sch.decompose_reduction(conv, first))
+    keep_in_registers(sch, sch.decompose_reduction(conv, first), 4)
 
 
 def _sums_put_aside(
     sch: Schedule, partial: SBlockRV, conv: SBlockRV, out: SBlockRV, loops: _Loops, config: Config
 ) -> None:
     """For each chunk of the depth all tiles, added up in a buffer that stays in cache; then the epilogue."""
-    sch.set_scope(partial, 0, "local")
-    sch.set_scope(conv, 0, "local")
     outer, peeled = loops.outer, loops.peeled
     if config.depth_outer:  # the loop over channels comes to lie inside that over chunks
         channels = peeled or [outer[-1] if config.group_rows else outer[0]]
@@ -121,11 +125,11 @@ def _sums_put_aside(
     sch.compute_at(partial, xo, preserve_unit_loops=True)
     o, r, s, _, lanes, *reduction = sch.get_loops(partial)[-9:]
     first = _order_reduction(sch, [o, r, s, lanes, *reduction])
-    _keep_in_registers(sch, partial)
+    keep_in_registers(sch, partial, 4)
     _prefetch_weights(sch, partial, sch.get_loops(partial)[-5], config, loops.reads)
-    _keep_in_registers(sch, sch.decompose_reduction(partial, first), 1)
-    _keep_in_registers(sch, conv)
-    _keep_in_registers(sch, sch.decompose_reduction(conv, k))
+    keep_in_registers(sch, sch.decompose_reduction(partial, first), 5)
+    keep_in_registers(sch, conv, 4)
+    keep_in_registers(sch, sch.decompose_reduction(conv, k), 4)
 
 
 def _order_reduction(sch: Schedule, loops: list[LoopRV]) -> LoopRV:
@@ -133,14 +137,6 @@ def _order_reduction(sch: Schedule, loops: list[LoopRV]) -> LoopRV:
     o, i, j, lanes, co, r, s, ci = loops
     sch.reorder(co, r, s, ci, i, j, o, lanes)
     return co
-
-
-def _keep_in_registers(sch: Schedule, block: SBlockRV, extra: int = 0) -> None:
-    """Unrolls the tile's loops (`extra` unit loops among them) and vectorizes its lanes."""
-    *tile, lanes = sch.get_loops(block)[-4 - extra :]
-    for loop in tile:
-        sch.unroll(loop)
-    sch.vectorize(lanes)
 
 
 def _prefetch_weights(sch: Schedule, block: SBlockRV, at: LoopRV, config: Config, reads: int) -> None:

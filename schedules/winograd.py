@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from evo_tvm.schedules.common import extent, parallel, prefetch, split_peeled, work
+from evo_tvm.schedules.common import extent, keep_in_registers, parallel, prefetch, split_peeled, work
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,9 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
         parallel(sch, [oo], amount)
     else:
         outer = parallel(sch, [n, group], amount)
-    for loop in (i, j):
-        sch.unroll(loop)
-    sch.vectorize(v)
-
     sch.compute_at(rows, x, preserve_unit_loops=True)
-    *unrolled, lanes = sch.get_loops(rows)[-3:]
-    for loop in unrolled:
-        sch.unroll(loop)
-    sch.vectorize(lanes)
+    for block in (rows, out):
+        keep_in_registers(sch, block)
 
     sch.compute_at(product, oo, preserve_unit_loops=True)
     po, e, f, py, px, pv, k = sch.get_loops(product)[-7:]
@@ -71,26 +65,15 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
     te_, tf, tc, ty, tx, tv = sch.get_loops(transformed)[-6:]
     sch.reorder(tc, ty, tx, te_, tf, tv)
     sch.compute_at(columns, tx, preserve_unit_loops=True)
-    for block, count in ((transformed, 2), (columns, 2)):
-        *unrolled, lanes = sch.get_loops(block)[-count - 1 :]
-        for loop in unrolled:
-            sch.unroll(loop)
-        sch.vectorize(lanes)
+    for block in (transformed, columns):
+        keep_in_registers(sch, block)
     if config.by_channels:
         parallel(sch, [tc, ty], amount)
 
-    for loop in (yi, xi, po):
-        sch.unroll(loop)
-    sch.vectorize(pv)
     if config.prefetch:
         weight = [int(e) for e in func.params[1].ty.shape]
         prefetch(sch, product, k, 1, math.prod(weight[2:]) * 4, weight[0] * weight[1], reads)
-    start = sch.decompose_reduction(product, k)
-    for block in (start, sums):
-        loops = sch.get_loops(block)
-        depth = len(sch.get_loops(product)) - 5  # the loops above the register tile
-        for loop in loops[depth:-1]:
-            if extent(sch, loop) <= 64:
-                sch.unroll(loop)
-        sch.vectorize(loops[-1])
+    keep_in_registers(sch, product, 4)
+    keep_in_registers(sch, sch.decompose_reduction(product, k), 4)
+    keep_in_registers(sch, sums, 7)
     return sch

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
-from onnx import TensorProto, helper
 
 from evo_tvm import Artifact
 from evo_tvm.runtime import container
@@ -45,11 +45,6 @@ def compile_bad(model: Path, folder: Path, *options: object) -> Result:
     return result
 
 
-def save(model: onnx.ModelProto, path: Path) -> Path:
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
 # ---- Models ----------------------------------------------------------------------------------------------------------
 
 
@@ -69,17 +64,14 @@ def test_no_such_artifact(command: str, tmp_path: Path) -> None:
     check(evo(command, missing, *options), 1, missing, "no such file", "evo-tvm compile")
 
 
-def test_empty_file(tmp_path: Path) -> None:
-    model = tmp_path / "m.onnx"
-    model.touch()
-    check(compile_bad(model, tmp_path), 1, model, "empty")
-
-
-@pytest.mark.parametrize("content", [b"hello, this is text\n" * 20, b"\x89PNG\r\n\x1a\n" + bytes(100)])
-def test_not_onnx(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [(b"", "empty"), (b"hello, this is text\n" * 20, "ONNX"), (b"\x89PNG\r\n\x1a\n" + bytes(100), "ONNX")],
+)
+def test_not_onnx(content: bytes, part: str, tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     model.write_bytes(content)
-    check(compile_bad(model, tmp_path), 1, model, "ONNX")
+    check(compile_bad(model, tmp_path), 1, model, part)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.9, 0.99])
@@ -123,20 +115,14 @@ def test_external_data_outside_the_models_folder(absolute: bool, tmp_path: Path)
 
 def test_unsupported_operators(tmp_path: Path) -> None:
     """All of them at once, sorted, with the names of their nodes."""
-    nodes = [
-        helper.make_node("Zebra", ["x"], ["a"], "stripes", domain="zoo"),
-        helper.make_node("Relu", ["a"], ["b"], "fine"),
-        helper.make_node("Antelope", ["b"], ["c"], "horns", domain="zoo"),
-        helper.make_node("Zebra", ["c"], ["y"], "more_stripes", domain="zoo"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
-    )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("zoo", 1)]
-    model = save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
+    text = """<ir_version: 9, opset_import: ["": 17, "zoo": 1]> g (float[1,4] x) => (float[1,4] y) {
+        [stripes] a = zoo.Zebra(x)
+        [fine] b = Relu(a)
+        [horns] c = zoo.Antelope(b)
+        [more_stripes] y = zoo.Zebra(c)
+    }"""
+    model = tmp_path / "m.onnx"
+    onnx.save(onnx.parser.parse_model(text), model)
     result = compile_bad(model, tmp_path)
     assert result.status == 1 and "Traceback" not in result.err
     for part in ("Antelope", "Zebra", "horns", "stripes", "more_stripes"):
@@ -176,24 +162,27 @@ def test_unknown_peer(small_onnx: Path) -> None:
     check(evo("compare", small_onnx, "--peers", "otr"), 2, "otr", "ort")
 
 
-@pytest.mark.parametrize("command", ["compile", "run"])
-def test_output_folder_missing(command: str, small_onnx: Path, small_evo: Path, tmp_path: Path) -> None:
-    where = tmp_path / "none" / ("m.evo" if command == "compile" else "y.npz")
-    source = [small_onnx] if command == "compile" else [small_evo, "--random", "0"]
-    check(evo(command, *source, "-o", where), 2, where, "folder")
-    assert not where.parent.exists()
+def write_to(path: Path, small_onnx: Path, small_evo: Path) -> Result:
+    """Run the command that writes such a file: `compile` for .evo, `run` for .npz."""
+    command = ["compile", small_onnx] if path.suffix == ".evo" else ["run", small_evo, "--random", "0"]
+    return evo(*command, "-o", path)
 
 
-@pytest.mark.parametrize("command", ["compile", "run"])
-def test_output_folder_not_writable(command: str, small_onnx: Path, small_evo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["m.evo", "y.npz"])
+def test_output_folder_missing(name: str, small_onnx: Path, small_evo: Path, tmp_path: Path) -> None:
+    path = tmp_path / "none" / name
+    check(write_to(path, small_onnx, small_evo), 2, path, "folder")
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["m.evo", "y.npz"])
+def test_output_folder_not_writable(name: str, small_onnx: Path, small_evo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
     if os.access(folder, os.W_OK):  # root may write anywhere, but not into what the kernel shows as files
         folder = Path("/proc/self/fdinfo")
-    where = folder / ("m.evo" if command == "compile" else "y.npz")
-    source = [small_onnx] if command == "compile" else [small_evo, "--random", "0"]
-    check(evo(command, *source, "-o", where), 2, where, "cannot write")
-    assert not where.exists()
+    check(write_to(folder / name, small_onnx, small_evo), 2, folder / name, "cannot write")
+    assert not (folder / name).exists()
 
 
 def test_output_is_a_folder(small_onnx: Path, tmp_path: Path) -> None:
@@ -219,32 +208,22 @@ def test_interrupted_with_ctrl_c(small_onnx: Path, tmp_path: Path) -> None:
 GOOD = np.zeros((1, 3, 16, 16), np.float32)
 
 
-def run_with(small_evo: Path, tmp_path: Path, **arrays: np.ndarray) -> Result:
-    """Run the small model on `arrays` from a file; no output file may appear."""
+@pytest.mark.parametrize(
+    ("arrays", "parts"),
+    [
+        ({"picture": GOOD}, ["picture", "image"]),
+        ({"image": GOOD[:, :, :8]}, ["image", "1x3x16x16", "1x3x8x16"]),
+        ({"image": GOOD.astype(np.float64)}, ["image", "float32", "float64"]),
+        ({"image": GOOD, "mask": GOOD}, ["mask", "image"]),
+        ({}, ["image"]),
+    ],
+    ids=["name", "shape", "dtype", "count", "none"],
+)
+def test_wrong_inputs(arrays: dict[str, np.ndarray], parts: list[str], small_evo: Path, tmp_path: Path) -> None:
+    """No output file appears."""
     np.savez(tmp_path / "x.npz", **arrays)
-    result = evo("run", small_evo, "--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz")
+    check(evo("run", small_evo, "--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz"), 1, *parts)
     assert os.listdir(tmp_path) == ["x.npz"]
-    return result
-
-
-def test_wrong_input_name(small_evo: Path, tmp_path: Path) -> None:
-    check(run_with(small_evo, tmp_path, picture=GOOD), 1, "picture", "image")
-
-
-def test_wrong_input_shape(small_evo: Path, tmp_path: Path) -> None:
-    check(run_with(small_evo, tmp_path, image=GOOD[:, :, :8]), 1, "image", "1x3x16x16", "1x3x8x16")
-
-
-def test_wrong_input_dtype(small_evo: Path, tmp_path: Path) -> None:
-    check(run_with(small_evo, tmp_path, image=GOOD.astype(np.float64)), 1, "image", "float32", "float64")
-
-
-def test_wrong_input_count(small_evo: Path, tmp_path: Path) -> None:
-    check(run_with(small_evo, tmp_path, image=GOOD, mask=GOOD), 1, "mask", "image")
-
-
-def test_no_inputs(small_evo: Path, tmp_path: Path) -> None:
-    check(run_with(small_evo, tmp_path), 1, "image")
 
 
 def test_input_file_missing(small_evo: Path, tmp_path: Path) -> None:
@@ -269,38 +248,39 @@ def test_neither_file_nor_random_inputs(small_evo: Path) -> None:
 # ---- Artifacts -------------------------------------------------------------------------------------------------------
 
 
-def each_command(path: Path) -> list[Result]:
-    """What `run` and `inspect` say of an artifact."""
-    return [evo("run", path, "--random", "0"), evo("inspect", path)]
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test puts its bad artifact: no other file is in the folder."""
+    return tmp_path / "m.evo"
 
 
-def test_artifact_of_another_kind(tmp_path: Path) -> None:
-    path = tmp_path / "m.evo"
+def check_artifact(path: Path, *parts: object) -> None:
+    """Both `run` and `inspect` refuse it."""
+    check(evo("run", path, "--random", "0"), 1, path, *parts)
+    check(evo("inspect", path), 1, path, *parts)
+
+
+def test_artifact_of_another_kind(path: Path) -> None:
     path.write_bytes(b"hello")
-    for result in each_command(path):
-        check(result, 1, path, "not an .evo file")
+    check_artifact(path, "not an .evo file")
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.9999])
-def test_artifact_truncated(share: float, small_evo: Path, tmp_path: Path) -> None:
+def test_artifact_truncated(share: float, small_evo: Path, path: Path) -> None:
     whole = small_evo.read_bytes()
-    path = tmp_path / "m.evo"
     path.write_bytes(whole[: int(share * len(whole))])
-    for result in each_command(path):
-        check(result, 1, path, "truncated")
+    check_artifact(path, "truncated")
 
 
 @pytest.mark.parametrize("member", ["manifest.json", "model.so", "weights.bin"])
-def test_artifact_altered(member: str, small_evo: Path, tmp_path: Path) -> None:
+def test_artifact_altered(member: str, small_evo: Path, path: Path) -> None:
     """One bit in the middle of a member."""
-    path = tmp_path / "m.evo"
     data = bytearray(small_evo.read_bytes())
     with zipfile.ZipFile(small_evo) as archive:
         content = archive.read(member)
     data[data.index(content) + len(content) // 2] ^= 1
     path.write_bytes(data)
-    for result in each_command(path):
-        check(result, 1, path, "altered")
+    check_artifact(path, "altered")
 
 
 def rewrite(small_evo: Path, path: Path, **changes: object) -> None:
@@ -321,35 +301,29 @@ def rewrite(small_evo: Path, path: Path, **changes: object) -> None:
     container.write(path, Changed(), artifact.library, artifact.weights)  # type: ignore[arg-type]
 
 
-def test_artifact_of_a_newer_format(small_evo: Path, tmp_path: Path) -> None:
-    path = tmp_path / "m.evo"
+def test_artifact_of_a_newer_format(small_evo: Path, path: Path) -> None:
     rewrite(small_evo, path, format=99)
-    for result in each_command(path):
-        check(result, 1, path, "newer format", "format 99", "upgrade")
+    check_artifact(path, "newer format", "format 99", "upgrade")
 
 
-def test_artifact_for_cpu_features_that_this_machine_lacks(small_evo: Path, tmp_path: Path) -> None:
-    path = tmp_path / "m.evo"
+def test_artifact_for_cpu_features_that_this_machine_lacks(small_evo: Path, path: Path) -> None:
     rewrite(small_evo, path, target={"features": ["avx512f", "avx1024", "teleport"]})
     check(evo("run", path, "--random", "0"), 1, path, "lacks", "avx1024, teleport", "--target host")
     assert evo("inspect", path).status == 0  # looking at it runs nothing
 
 
-def test_artifact_for_another_architecture(small_evo: Path, tmp_path: Path) -> None:
-    path = tmp_path / "m.evo"
+def test_artifact_for_another_architecture(small_evo: Path, path: Path) -> None:
     rewrite(small_evo, path, target={"triple": "mips-unknown-linux-gnu"})
     check(evo("run", path, "--random", "0"), 1, path, "mips", "--target host")
 
 
 @pytest.mark.parametrize("name", ["../model.so", "a/../../model.so", "/model.so"])
-def test_artifact_with_a_member_outside(name: str, small_evo: Path, tmp_path: Path) -> None:
-    path = tmp_path / "m.evo"
+def test_artifact_with_a_member_outside(name: str, small_evo: Path, path: Path) -> None:
     with zipfile.ZipFile(small_evo) as archive, zipfile.ZipFile(path, "w") as bad:
         for member in archive.namelist():
             bad.writestr(zipfile.ZipInfo(name if member == "model.so" else member), archive.read(member))
-    for result in each_command(path):
-        check(result, 1, path, "refused", name)
-    assert os.listdir(tmp_path) == ["m.evo"]
+    check_artifact(path, "refused", name)
+    assert os.listdir(path.parent) == ["m.evo"]
 
 
 def test_inspect_of_a_file_with_another_ending(tmp_path: Path) -> None:
@@ -379,16 +353,19 @@ def test_compile_without_the_compiler_extra(modules: str, small_onnx: Path, tmp_
     assert not (tmp_path / "m.evo").exists()
 
 
-def test_inspect_onnx_without_the_compiler_extra(small_onnx: Path, tmp_path: Path) -> None:
-    check(evo_apart("inspect", small_onnx, env=without("onnx,onnx_ir", tmp_path)), 1, 'pip install "evo_tvm[compiler]"')
-
-
-def test_compare_without_the_compiler_extra(small_onnx: Path, tmp_path: Path) -> None:
-    check(evo_apart("compare", small_onnx, env=without("tvm", tmp_path)), 1, 'pip install "evo_tvm[compiler]"')
-
-
-def test_compare_without_the_compare_extra(small_onnx: Path, tmp_path: Path) -> None:
-    check(evo_apart("compare", small_onnx, env=without("onnxruntime", tmp_path)), 1, 'pip install "evo_tvm[compare]"')
+@pytest.mark.parametrize(
+    ("command", "modules", "extra"),
+    [
+        ("inspect", "onnx,onnx_ir", "compiler"),
+        ("compare", "tvm", "compiler"),
+        ("compare", "onnxruntime", "compare"),
+    ],
+)
+def test_other_commands_without_an_extra(
+    command: str, modules: str, extra: str, small_onnx: Path, tmp_path: Path
+) -> None:
+    result = evo_apart(command, small_onnx, env=without(modules, tmp_path))
+    check(result, 1, f'pip install "evo_tvm[{extra}]"')
 
 
 def test_the_base_runs_models_without_any_extra(small_evo: Path, tmp_path: Path) -> None:
@@ -401,9 +378,10 @@ def test_the_base_runs_models_without_any_extra(small_evo: Path, tmp_path: Path)
 def test_a_fault_inside_an_extra_is_not_mistaken_for_a_missing_one(small_onnx: Path, tmp_path: Path) -> None:
     """Another module that is missing is a fault of its own: the message names it; --verbose shows where."""
     options = ["compile", small_onnx, "-o", tmp_path / "m.evo"]
-    plain = evo_apart(*options, env=without("psutil,scipy,google.protobuf,google", tmp_path))
+    env = without("psutil,scipy,google.protobuf,google", tmp_path)
+    plain = evo_apart(*options, env=env)
     assert plain.status == 1 and "evo_tvm[compiler]" not in plain.err and "Traceback" not in plain.err
-    shown = evo_apart(*options, "--verbose", env=without("psutil,scipy,google.protobuf,google", tmp_path))
+    shown = evo_apart(*options, "--verbose", env=env)
     assert shown.status == 1 and "Traceback" in shown.err
 
 

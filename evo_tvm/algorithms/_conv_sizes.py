@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 
 from evo_tvm.algorithms._register_tile import image_cycles
-from evo_tvm.algorithms.spatial_pack import FEW_CHANNELS
 from evo_tvm.target import Target
-from evo_tvm.workload import Workload
+from evo_tvm.workload import Workload, blocks_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ConvSizes:
         """The sizes of a "conv2d"."""
         (_, channels, _, _), (oc, _, kh, kw) = workload.shapes
         n, _, height, width = workload.output
-        ib, ob = blocks_of(workload, target)
+        ib, ob = blocks_of(workload, target.lanes_f32)
         return ConvSizes(n, math.ceil(oc / ob), math.ceil(channels / ib), ib, kh * kw, height * width, ob)
 
     @property
@@ -47,13 +46,6 @@ class ConvSizes:
     def product_cycles(self, oc_tile: int, pixel_tile: int) -> float:
         """The multiply-adds, over all tiles."""
         return self.n * self.depth * image_cycles(self.oc_blocks, 1, self.pixels, oc_tile, 1, pixel_tile)
-
-
-def blocks_of(workload: Workload, target: Target) -> tuple[int, int]:
-    """Channels in a block of the input and of the output."""
-    lanes = target.lanes_f32
-    read, written = workload.attributes.get("blocks", (1 if workload.shapes[0][1] <= FEW_CHANNELS else lanes, lanes))
-    return read, written
 
 
 def pixel_tiles(sizes: ConvSizes, target: Target, most_pixels: int) -> list[tuple[int, int]]:

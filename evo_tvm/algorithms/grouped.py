@@ -8,14 +8,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from evo_tvm.algorithms._base import Algorithm
-from evo_tvm.algorithms._conv_sizes import blocks_of
 from evo_tvm.kernels.grouped import groups_touched, lanewise_conv2d, windowed_conv2d, windowed_shape
 from evo_tvm.kernels.pack import Packing
 from evo_tvm.schedules import grouped
 from evo_tvm.schedules.common import largest_divisor
 from evo_tvm.schedules.grouped import Config
 from evo_tvm.target import Target
-from evo_tvm.workload import Workload
+from evo_tvm.workload import Workload, blocks_of
 
 if TYPE_CHECKING:
     from tvm import te, tirx
@@ -95,7 +94,7 @@ class GroupedWindowed(_Grouped):
     def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
         """Arithmetic, products with zeros included."""
         (oc, ic_group, kh, kw), (groups,) = workload.shapes[1], workload.attributes["groups"]
-        _, block = blocks_of(workload, target)
+        _, block = blocks_of(workload, target.lanes_f32)
         windows = sum(min(groups, groups_touched(o, oc // groups, block)) for o in range(math.ceil(oc / block)))
         steps = workload.output[0] * windows * ic_group * kh * kw
         return steps * _tile_cycles(workload, config.oh_tile, config.ow_tile) / 0.8 / num_threads
@@ -135,7 +134,7 @@ class GroupedLanewise(_Grouped):
         """Arithmetic, and the copies, rows that bands of output rows share copied for each."""
         oc, ic_group, kh, kw = workload.shapes[1]
         attrs, (n, _, height, width) = workload.attributes, workload.output
-        _, block = blocks_of(workload, target)
+        _, block = blocks_of(workload, target.lanes_f32)
         vectors = n * math.ceil(oc / block) * ic_group
         arithmetic = vectors * kh * kw * _tile_cycles(workload, config.oh_tile, config.ow_tile) / 0.9
         rows = min(config.rows, height)

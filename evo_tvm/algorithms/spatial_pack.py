@@ -14,7 +14,7 @@ from evo_tvm.kernels.pack import Packing
 from evo_tvm.schedules import spatial_pack
 from evo_tvm.schedules.spatial_pack import Config
 from evo_tvm.target import Target
-from evo_tvm.workload import Workload
+from evo_tvm.workload import Workload, blocks_of
 
 if TYPE_CHECKING:
     from tvm import te, tirx
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 #: Terms of a panel of weights in the first cache: enough that putting sums aside costs 1 or 2 %.
 _PANEL_TERMS = 144
-#: A convolution over at most this many channels reads them unblocked: blocks would be mostly idle lanes.
-FEW_CHANNELS = 4
 
 
 class SpatialPack(Algorithm):
@@ -134,7 +132,7 @@ class _Sizes:
         lanes = target.lanes_f32
         (_, channels, rows, columns), (oc, ic, kh, kw) = workload.shapes
         (self.groups,) = workload.attributes["groups"]
-        block, out_block = workload.attributes.get("blocks", (1 if channels <= FEW_CHANNELS else lanes, lanes))
+        block, out_block = blocks_of(workload, lanes)
         self.n, _, self.height, self.width = workload.output
         step = reduction_step(ic, block)
         self.oc_blocks, self.ic_blocks = math.ceil(oc / out_block), math.ceil(ic / step)

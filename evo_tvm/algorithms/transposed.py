@@ -8,14 +8,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from evo_tvm.algorithms._base import Algorithm, Border
-from evo_tvm.algorithms._conv_sizes import blocks_of
 from evo_tvm.algorithms._register_tile import image_cycles, register_tile
 from evo_tvm.kernels.pack import Packing
 from evo_tvm.kernels.transposed import border, transposed_conv2d
 from evo_tvm.schedules import transposed
 from evo_tvm.schedules.transposed import Config
 from evo_tvm.target import Target
-from evo_tvm.workload import Workload
+from evo_tvm.workload import Workload, blocks_of
 
 if TYPE_CHECKING:
     from tvm import te, tirx
@@ -99,7 +98,7 @@ def _phase(workload: Workload, target: Target) -> tuple[int, int, int]:
     """(blocks of output channels, rows, columns) of the largest phase."""
     _, oc, height, width = workload.output
     down, across = workload.attributes["stride"]
-    _, block = blocks_of(workload, target)
+    _, block = blocks_of(workload, target.lanes_f32)
     return math.ceil(oc / block), math.ceil(height / down), math.ceil(width / across)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,6 +35,19 @@ shapes_option = click.option(
     multiple=True,
     help="Shape of an input that the model leaves free; once for each.",
 )
+
+
+Option = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def target_option(meaning: str) -> Option:
+    """--target: what to compile for, this machine by default."""
+    return click.option("--target", metavar="NAME", default="host", show_default=True, help=meaning)
+
+
+def threads_option(meaning: str) -> Option:
+    """--threads: how many, one by default."""
+    return click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help=meaning)
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]] | None:

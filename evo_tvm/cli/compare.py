@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evo_tvm.cli._command import Command
-from evo_tvm.cli._options import json_option, onnx_argument, parse_shapes, rounds_option, shapes_option
+from evo_tvm.cli._options import json_option, onnx_argument, parse_shapes, rounds_option, shapes_option, threads_option
 from evo_tvm.cli._show import bold, progress, show, show_json, table, warn
 from evo_tvm.cli.bench import describe
 from evo_tvm.errors import EvoError
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--peers", metavar="NAMES", default="ort", show_default=True, help="Runtimes to compare with, comma-separated."
 )
-@click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads that each runtime gets."
-)
+@threads_option("Threads that each runtime gets.")
 @rounds_option
 @shapes_option
 @click.option(

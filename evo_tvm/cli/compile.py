@@ -10,7 +10,16 @@ import click
 
 from evo_tvm._extras import needs_extra
 from evo_tvm.cli._command import Command
-from evo_tvm.cli._options import PATH, check_writable, json_option, onnx_argument, parse_shapes, shapes_option
+from evo_tvm.cli._options import (
+    PATH,
+    check_writable,
+    json_option,
+    onnx_argument,
+    parse_shapes,
+    shapes_option,
+    target_option,
+    threads_option,
+)
 from evo_tvm.cli._plan import plan_text
 from evo_tvm.cli._show import progress, show, show_json, size_text
 from evo_tvm.errors import UsageError
@@ -21,20 +30,8 @@ from evo_tvm.errors import UsageError
 )
 @onnx_argument
 @click.option("-o", "--output", metavar="M.evo", type=PATH, required=True, help="The file to write.")
-@click.option(
-    "--target",
-    metavar="NAME",
-    default="host",
-    show_default=True,
-    help='"host", a name that "evo-tvm targets" lists, or an LLVM triple.',
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Threads that the model will run with.",
-)
+@target_option('"host", a name that "evo-tvm targets" lists, or an LLVM triple.')
+@threads_option("Threads that the model will run with.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32"]),

@@ -9,7 +9,15 @@ import click
 
 from evo_tvm._extras import needs_extra
 from evo_tvm.cli._command import Command
-from evo_tvm.cli._options import PATH, json_option, onnx_argument, parse_shapes, shapes_option
+from evo_tvm.cli._options import (
+    PATH,
+    json_option,
+    onnx_argument,
+    parse_shapes,
+    shapes_option,
+    target_option,
+    threads_option,
+)
 from evo_tvm.cli._show import progress, show, show_json, table, warn
 
 
@@ -19,14 +27,8 @@ from evo_tvm.cli._show import progress, show, show_json, table, warn
     short_help="Measure a model's kernels, for compile to choose from.",
 )
 @onnx_argument
-@click.option("--target", metavar="NAME", default="host", show_default=True, help="A name of this machine.")
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Threads that the kernels run on; measurements count for this number alone.",
-)
+@target_option("A name of this machine.")
+@threads_option("Threads that the kernels run on; measurements count for this number alone.")
 @click.option(
     "--trials",
     type=click.IntRange(min=1),

@@ -48,7 +48,6 @@ def build(
     target: Target,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
-    num_threads: int,
     progress: Progress,
 ) -> Built:
     """Lowers, schedules, compiles and links the planned graph; what the cache has is not compiled again.
@@ -58,12 +57,12 @@ def build(
     placement = Placement(graph)
     groups = [g for g in graph.groups if g.anchor.kind not in NO_KERNEL]
     lowered = [lower_group(graph, placement, g, target.lanes_f32) for g in groups]
-    keys = [kernel_key(kernel, target, num_threads) for kernel in lowered]
+    keys = [kernel_key(kernel, target) for kernel in lowered]
     symbols = [_symbol(key) for key in keys]
     cache = open_cache()
     with (
         tempfile.TemporaryDirectory(prefix="evo_tvm_build_") as folder,
-        _Kernels(dict(zip(keys, lowered, strict=True)), target, num_threads, cache, Path(folder)) as kernels,
+        _Kernels(dict(zip(keys, lowered, strict=True)), target, cache, Path(folder)) as kernels,
     ):
         # While the workers compile, this process packs the weights.
         program = plan_program(graph, lowered, symbols)
@@ -106,11 +105,8 @@ class _Kernel:
 class _Kernels:
     """The distinct kernels of a model by key: those that the cache has, and workers that compile the others."""
 
-    def __init__(
-        self, lowered: Mapping[str, LoweredGroup], target: Target, num_threads: int, cache: Cache, folder: Path
-    ) -> None:
-        self.lowered, self.target, self.num_threads = lowered, target, num_threads
-        self.cache, self.folder = cache, folder
+    def __init__(self, lowered: Mapping[str, LoweredGroup], target: Target, cache: Cache, folder: Path) -> None:
+        self.lowered, self.target, self.cache, self.folder = lowered, target, cache, folder
         found = {key: cache.get("kernel", key) for key in lowered}
         self.known = {key: _Kernel.from_bytes(data) for key, data in found.items() if data is not None}
         self.missing = [key for key in lowered if key not in self.known]

@@ -21,11 +21,11 @@ from evo_tvm.target import Target
 REVISION = revision(NOT_SHAPING_KERNELS)
 
 
-def kernel_key(kernel: LoweredGroup, target: Target, num_threads: int) -> str:
+def kernel_key(kernel: LoweredGroup, target: Target) -> str:
     """The same for two groups exactly where the scheduler and the code generator see the same: names do not count.
 
     In it: the PrimFunc, the group's operators (algorithm and configuration are among their attributes), its shapes and
-    layouts, the target with its caches, the threads, TVM's version, and a hash of our own sources.
+    layouts, the target with its caches, TVM's version, and a hash of our own sources.
     """
     group = {
         "ops": [[op.kind, op.args, op.attrs] for op in kernel.group.ops],
@@ -35,7 +35,7 @@ def kernel_key(kernel: LoweredGroup, target: Target, num_threads: int) -> str:
     }
     func = save_json(kernel.func.with_attr("global_symbol", "main"))
     text = json.dumps(group, default=_plain, sort_keys=True)
-    return digest(func, text, repr(target), str(num_threads), str(tvm.__version__), REVISION)
+    return digest(func, text, repr(target), str(tvm.__version__), REVISION)
 
 
 def _parameter(parameter: Parameter) -> object:

@@ -7,6 +7,7 @@ keeps the types that are known, and writes a new function only when something ch
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -54,7 +55,7 @@ def refusals() -> Iterator[list[Refusal]]:
         _refusals.reset(token)
 
 
-class Rule(Generic[Found]):
+class Rule(ABC, Generic[Found]):
     """One rewrite. `match` finds the pattern, `check` says why not (None: go ahead), `rewrite` gives the new value."""
 
     #: Operators that the last binding of the pattern may have ("tuple_get_item" for an item of a tuple);
@@ -64,17 +65,17 @@ class Rule(Generic[Found]):
     def start(self) -> None:
         """Forget what the last walk over the function left; most rules keep nothing."""
 
+    @abstractmethod
     def match(self, graph: Graph, value: Expr) -> Found | None:
         """What the pattern binds when it ends at `value`, else None."""
-        raise NotImplementedError
 
     def check(self, graph: Graph, found: Found) -> str | None:
         """Why the match must stay as it is; None when it may be rewritten."""
         return None
 
+    @abstractmethod
     def rewrite(self, graph: Graph, found: Found) -> Expr:
         """The value that takes the root's place; operands that are calls are bound through `graph.emit`."""
-        raise NotImplementedError
 
 
 @dataclass(slots=True)

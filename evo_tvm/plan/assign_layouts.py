@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from evo_tvm.algorithms.spatial_pack import FEW_CHANNELS
 from evo_tvm.graph import Graph, Group, Layout, Op, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
+from evo_tvm.workload import FEW_CHANNELS
 
 _CONVOLUTIONS = ("conv2d", "conv2d_transpose", "depthwise_conv2d", "depthwise_pointwise")
 

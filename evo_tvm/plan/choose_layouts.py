@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from evo_tvm.algorithms.spatial_pack import FEW_CHANNELS
 from evo_tvm.graph import Graph, Group, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 from evo_tvm.target import Target
+from evo_tvm.workload import FEW_CHANNELS
 
 #: Kernels that compute channels one by one: input and output lie alike.
 _CHANNELWISE = frozenset({"depthwise_conv2d", "max_pool2d", "avg_pool2d"})

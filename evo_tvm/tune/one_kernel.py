@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from evo_tvm.algorithms import ALGORITHMS
-from evo_tvm.algorithms.spatial_pack import FEW_CHANNELS
 from evo_tvm.decide import Decision
 from evo_tvm.executor.build import NO_KERNEL
 from evo_tvm.executor.cache import Cache
@@ -29,7 +28,7 @@ from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.storage import Placement
 from evo_tvm.spec import TensorSpec
 from evo_tvm.target import Target
-from evo_tvm.workload import Workload, anchor_of, workload_of
+from evo_tvm.workload import FEW_CHANNELS, Workload, anchor_of, workload_of
 
 #: Operators none of whose operands is constant.
 _OF_ACTIVATIONS = frozenset(("matmul",))
@@ -142,7 +141,7 @@ def build_one(
     objects: dict[str, Path] = {}
     symbols = []
     for kernel in lowered:
-        key = kernel_key(kernel, target, num_threads)
+        key = kernel_key(kernel, target)
         symbols.append(f"evo_kernel_{key[:16]}")
         if key in objects:
             continue

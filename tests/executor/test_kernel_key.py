@@ -38,9 +38,9 @@ def exp(channels: int = 16, name: str = "y") -> LoweredGroup:
 
 
 def test_names_do_not_count() -> None:
-    first, second, total = (kernel_key(k, TARGET, 1) for k in lowered())
+    first, second, total = (kernel_key(k, TARGET) for k in lowered())
     assert first == second != total
-    assert first == kernel_key(exp(name="another"), TARGET, 1)
+    assert first == kernel_key(exp(name="another"), TARGET)
 
 
 def test_everything_else_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,17 +48,16 @@ def test_everything_else_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     anchor = kernel.group.anchor
     other = replace(kernel.group, ops=(Op(anchor.kind, anchor.args, {**anchor.attrs, "algorithm": "other"}),))
     keys = [
-        kernel_key(kernel, TARGET, 1),
-        kernel_key(kernel, TARGET, 2),
-        kernel_key(kernel, replace(TARGET, l2_bytes=TARGET.l2_bytes + 1), 1),
-        kernel_key(kernel, replace(TARGET, features=TARGET.features[:-1]), 1),
-        kernel_key(exp(24), TARGET, 1),
-        kernel_key(replace(kernel, group=other), TARGET, 1),
-        kernel_key(replace(kernel, inputs=kernel.inputs * 2), TARGET, 1),
-        kernel_key(lowered()[2], TARGET, 1),
+        kernel_key(kernel, TARGET),
+        kernel_key(kernel, replace(TARGET, l2_bytes=TARGET.l2_bytes + 1)),
+        kernel_key(kernel, replace(TARGET, features=TARGET.features[:-1])),
+        kernel_key(exp(24), TARGET),
+        kernel_key(replace(kernel, group=other), TARGET),
+        kernel_key(replace(kernel, inputs=kernel.inputs * 2), TARGET),
+        kernel_key(lowered()[2], TARGET),
     ]
     monkeypatch.setattr(module, "REVISION", "other sources")
-    keys.append(kernel_key(kernel, TARGET, 1))
+    keys.append(kernel_key(kernel, TARGET))
     assert len(set(keys)) == len(keys)
 
 
@@ -66,7 +65,7 @@ def test_the_same_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REVISION", "fixed")  # whoever edits a source meanwhile
     code = (
         "from tests.executor.test_kernel_key import TARGET, lowered, module; module.REVISION = 'fixed';"
-        "print(*(module.kernel_key(k, TARGET, 1) for k in lowered()))"
+        "print(*(module.kernel_key(k, TARGET) for k in lowered()))"
     )
     root = Path(__file__).parent.parent.parent
     outputs = {
@@ -79,7 +78,7 @@ def test_the_same_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert outputs == {" ".join(kernel_key(k, TARGET, 1) for k in lowered()) + "\n"}
+    assert outputs == {" ".join(kernel_key(k, TARGET) for k in lowered()) + "\n"}
 
 
 def test_the_revision_covers_what_shapes_code(monkeypatch: pytest.MonkeyPatch) -> None:

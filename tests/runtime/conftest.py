@@ -8,7 +8,7 @@ tasks = k * (number of threads that the parallel loop got). Negative k makes the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pytest
 from evo_tvm.artifact import Artifact
 from evo_tvm.executor.link import SUPPORT_SOURCES, link_library
 from evo_tvm.runtime.manifest import KernelInfo, Manifest, TargetInfo
+from evo_tvm.runtime.module import Module
 from evo_tvm.spec import TensorSpec
 
 MODEL_C = r"""
@@ -62,6 +63,11 @@ int32_t evo_model_main(void* const* in, void* const* out, const uint8_t* weights
 }
 """
 WEIGHTS = np.arange(16, dtype=np.float32) - 4
+#: Values of the two inputs.
+X = np.random.default_rng(7).standard_normal((4, 16)).astype(np.float32)
+K = np.array(3)
+
+Expected = Callable[[np.ndarray], np.ndarray]
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +110,12 @@ def artifact(manifest: Manifest, library: bytes) -> Artifact:
 
 
 @pytest.fixture
+def mod(artifact: Artifact) -> Iterator[Module]:
+    with artifact.module() as module:
+        yield module
+
+
+@pytest.fixture
 def evo_file(artifact: Artifact, tmp_path: Path) -> Path:
     path = tmp_path / "model.evo"
     artifact.save(path)
@@ -111,6 +123,6 @@ def evo_file(artifact: Artifact, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def expected() -> Callable[[np.ndarray], np.ndarray]:
+def expected() -> Expected:
     """The numbers that output y must have, for an input x."""
     return lambda x: (2 * x.astype(np.float64) + WEIGHTS).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Module: what goes in, what comes out, and what bad input gets."""
+"""Module: calls, threads, life and death, measurements."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,22 +15,12 @@ import pytest
 
 import evo_tvm
 from evo_tvm.artifact import Artifact
-from evo_tvm.errors import ArtifactError, EvoError, InputError, UsageError
-from evo_tvm.runtime import library as library_module
+from evo_tvm.errors import EvoError, InputError, UsageError
 from evo_tvm.runtime.container import read
 from evo_tvm.runtime.module import Module
-from evo_tvm.runtime.tensors import address, aligned_empty
+from evo_tvm.runtime.tensors import address
 from evo_tvm.spec import TensorSpec
-
-Expected = Callable[[np.ndarray], np.ndarray]
-X = np.random.default_rng(7).standard_normal((4, 16)).astype(np.float32)
-K = np.array(3)
-
-
-@pytest.fixture
-def mod(artifact: Artifact) -> Iterator[Module]:
-    with artifact.module() as module:
-        yield module
+from tests.runtime.conftest import Expected, K, X
 
 
 def test_call_gives_a_list_of_fresh_aligned_arrays(mod: Module, expected: Expected) -> None:
@@ -82,6 +71,12 @@ def test_the_manifest_gives_the_number_of_threads(artifact: Artifact) -> None:
         assert mod.num_threads == 2
 
 
+@pytest.mark.parametrize("threads", [0, -1, 513, 1.5, "2", True])
+def test_wrong_num_threads(artifact: Artifact, threads: object) -> None:
+    with pytest.raises(UsageError, match=r"num_threads is wrong \(expected an integer from 1 to 512, got"):
+        artifact.module(num_threads=threads)  # type: ignore[arg-type]
+
+
 def test_many_python_threads_may_call_one_module(artifact: Artifact, expected: Expected) -> None:
     with artifact.module(2) as mod, ThreadPoolExecutor(6) as pool:
         inputs = [X + i for i in range(300)]
@@ -100,225 +95,10 @@ def test_modules_on_different_threads_run_at_once(artifact: Artifact, expected: 
         list(pool.map(work, range(4)))
 
 
-# ---- Inputs: taken where they are, copied only where they must be ----
-
-
-def test_an_aligned_input_is_not_copied(mod: Module) -> None:
-    x = aligned_empty((4, 16), np.dtype(np.float32))
-    assert mod._input_slots[0].take(x)[0] is x
-
-
-@pytest.mark.parametrize("make", [lambda x: x[:, ::-1][:, ::-1], lambda x: np.asfortranarray(x), lambda x: _at(x, 4)])
-def test_other_layouts_are_copied_into_one_kept_buffer(mod: Module, make: Expected, expected: Expected) -> None:
-    x = make(X)
-    np.testing.assert_array_equal(mod(x, K)[0], expected(X))
-    if not (x.flags.c_contiguous and address(x) % 64 == 0):
-        assert mod._input_slots[0].take(x)[0] is mod._input_slots[0].take(x)[0]
-
-
-def _at(x: np.ndarray, offset: int) -> np.ndarray:
-    """`x` in memory that begins `offset` bytes beyond an aligned address."""
-    raw = np.empty(x.nbytes + 128, np.uint8)
-    start = -address(raw) % 64 + offset
-    moved = raw[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
-    moved[...] = x
-    return moved
-
-
-class _Dlpack:
-    """A tensor of some other library, known only by its DLPack methods."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def __dlpack__(self, **options: object) -> object:
-        return self.array.__dlpack__(**options)  # type: ignore[arg-type]
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.array.__dlpack_device__()
-
-
-class _ArrayLike:
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
-        return self.array
-
-
-@pytest.mark.parametrize("kind", [_Dlpack, _ArrayLike])
-def test_tensors_of_other_libraries(mod: Module, kind: type, expected: Expected) -> None:
-    x = aligned_empty(X.shape, X.dtype)
-    x[...] = X
-    np.testing.assert_array_equal(mod(kind(x), K)[0], expected(X))
-    assert mod._input_slots[0].take(kind(x))[1] == address(x)
-
-
-def test_read_only_inputs_and_numpy_scalars(mod: Module, expected: Expected) -> None:
-    x = X.copy()
-    x.flags.writeable = False
-    np.testing.assert_array_equal(mod(x, np.int64(2))[0], expected(X))
-
-
-# ---- Bad inputs: each text says what was expected and what was got ----
-
-
-@pytest.mark.parametrize(
-    ("x", "text"),
-    [
-        (X.astype(np.float64), "input 'x': wrong dtype (expected float32, got float64)"),
-        (X.astype(">f4"), "input 'x': wrong dtype (expected float32, got >f4)"),
-        (X[:3], "input 'x': wrong shape (expected 4x16, got 3x16)"),
-        (X.reshape(-1), "input 'x': wrong shape (expected 4x16, got 64)"),
-        (np.float32(1), "input 'x': wrong shape (expected 4x16, got a scalar (shape ()))"),
-        ([1.0], "input 'x': expected a numpy array, or an object with __dlpack__ or __array__, got list"),
-        (None, "input 'x': expected a numpy array, or an object with __dlpack__ or __array__, got NoneType"),
-        (X.astype(str), "input 'x': wrong dtype (expected float32, got str"),
-        (X.astype(object), "input 'x': wrong dtype (expected float32, got object)"),
-    ],
-)
-def test_wrong_input(mod: Module, x: object, text: str) -> None:
-    with pytest.raises(InputError) as error:
-        mod(x, K)
-    assert str(error.value).startswith(text)
-
-
-def test_a_wrong_dtype_says_how_to_convert(mod: Module) -> None:
-    with pytest.raises(InputError, match=r"convert it yourself: x\.astype\('float32'\)"):
-        mod(X.astype(np.float64), K)
-
-
-def test_a_tensor_that_dlpack_cannot_give(mod: Module) -> None:
-    class Stubborn:
-        def __dlpack__(self, **_: object) -> object:
-            raise RuntimeError("requires grad")
-
-        def __dlpack_device__(self) -> tuple[int, int]:
-            return (1, 0)
-
-    with pytest.raises(InputError, match="input 'x': numpy cannot take this Stubborn through DLPack: requires grad"):
-        mod(Stubborn(), K)
-
-
-def test_wrong_count(mod: Module) -> None:
-    with pytest.raises(InputError) as error:
-        mod(X)
-    assert str(error.value) == ("wrong number of inputs (expected 2: x: float32[4x16], k: int64[scalar], got 1)")
-
-
-@pytest.mark.parametrize(
-    ("inputs", "text"),
-    [
-        ({"x": X, "k": K, "z": X}, "unknown input 'z' (expected x, k, got x, k, z)"),
-        ({"X": X, "k": K}, "unknown input 'X' (expected x, k, got X, k)"),
-        ({"x": X}, "missing input 'k' (expected x, k, got x)"),
-        ({}, "missing inputs 'x', 'k' (expected x, k, got none)"),
-    ],
-)
-def test_wrong_names(mod: Module, inputs: dict[str, object], text: str) -> None:
-    with pytest.raises(InputError) as error:
-        mod.run(inputs)
-    assert str(error.value) == text
-
-
-@pytest.mark.parametrize("threads", [0, -1, 513, 1.5, "2", True])
-def test_wrong_num_threads(artifact: Artifact, threads: object) -> None:
-    with pytest.raises(UsageError, match=r"num_threads is wrong \(expected an integer from 1 to 512, got"):
-        artifact.module(num_threads=threads)  # type: ignore[arg-type]
-
-
-def test_a_failing_kernel_is_an_error_and_the_module_goes_on(mod: Module, expected: Expected) -> None:
-    with pytest.raises(EvoError, match="a kernel failed with code 7"):
-        mod(X, np.array(-1))
-    np.testing.assert_array_equal(mod(X, K)[0], expected(X))
-
-
-# ---- Other machines ----
-
-
-def _for(artifact: Artifact, **target: object) -> Artifact:
-    manifest = artifact.manifest
-    return replace(artifact, manifest=replace(manifest, target=replace(manifest.target, **target)))  # type: ignore[arg-type]
-
-
-def test_features_that_this_cpu_lacks(artifact: Artifact, tmp_path: Path) -> None:
-    path = tmp_path / "m.evo"
-    _for(artifact, name="future", features=("warp9", "timetravel")).save(path)
-    with pytest.raises(ArtifactError) as error:
-        evo_tvm.load(path)
-    first, second = str(error.value).splitlines()
-    assert first.startswith(f"{path}: compiled for future, and this CPU (")
-    assert first.endswith(") lacks warp9, timetravel")
-    assert second == "Compile the model for this machine with --target host."
-    assert Artifact.open(path).manifest.target.name == "future"  # to look at it needs no such CPU
-
-
-def test_another_architecture(artifact: Artifact) -> None:
-    with pytest.raises(ArtifactError, match=r"compiled for s390x \(host\), and this CPU is "):
-        _for(artifact, triple="s390x-linux-gnu").module()
-
-
-# ---- A library that does not belong to its manifest ----
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"arena_bytes": 64}, "they differ in the size of the arena (expected 320, got 64)"),
-        ({"prepared_bytes": 0}, "they differ in the size of the prepared weights (expected 64, got 0)"),
-        ({"kernels": ()}, "they differ in the number of kernels (expected 3, got 0)"),
-        ({"inputs": ()}, "they differ in the number of inputs (expected 2, got 0)"),
-        (
-            {"inputs": (TensorSpec("x", (9, 9), "float32"), TensorSpec("k", (), "int64"))},
-            "they differ in the bytes of 'x' (expected 256, got 324)",
-        ),
-    ],
-)
-def test_parts_that_do_not_belong_together(artifact: Artifact, change: dict[str, object], text: str) -> None:
-    with pytest.raises(ArtifactError) as error:
-        replace(artifact, manifest=replace(artifact.manifest, **change)).module()  # type: ignore[arg-type]
-    assert text in str(error.value)
-
-
-def test_weights_of_the_wrong_size(artifact: Artifact) -> None:
-    with pytest.raises(ArtifactError, match=r"they differ in the size of the weights \(expected 64, got 60\)"):
-        replace(artifact, weights=b"w" * 60).module()
-
-
-def test_a_library_of_an_earlier_interface(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library_module, "ABI_VERSION", 3)
-    with pytest.raises(ArtifactError) as error:
-        artifact.module()
-    assert str(error.value) == (
-        "model: its library has another interface than this evo_tvm calls (expected version 3, got version 2)\n"
-        "Compile the model again with this evo_tvm."
-    )
-
-
 def test_weights_are_prepared_on_any_number_of_threads(artifact: Artifact, expected: Expected) -> None:
     for threads in (1, 3):
         with artifact.module(threads) as mod:
             np.testing.assert_array_equal(mod(X, K)[0], expected(X))
-
-
-def test_a_loaded_file_is_read_again_after_its_memory_was_given_back(evo_file: Path, expected: Expected) -> None:
-    contents = read(evo_file)
-    before = bytes(contents.weights)
-    contents.forget()
-    assert bytes(contents.weights) == before
-    with evo_tvm.load(evo_file) as mod:
-        np.testing.assert_array_equal(mod(X, K)[0], expected(X))
-
-
-def test_a_library_that_is_none(artifact: Artifact) -> None:
-    with pytest.raises(ArtifactError, match="its library cannot be loaded: "):
-        replace(artifact, library=b"\x7fELF, but no more").module()
-
-
-def test_an_unknown_dtype(artifact: Artifact) -> None:
-    strange = (TensorSpec("x", (4, 16), "float33"), TensorSpec("k", (), "int64"))
-    with pytest.raises(InputError, match="x: numpy has no dtype float33"):
-        replace(artifact, manifest=replace(artifact.manifest, inputs=strange)).module()
 
 
 # ---- Life and death ----
@@ -360,6 +140,21 @@ def test_nothing_is_left_behind(
 
 def _refuse(*_: object) -> int:
     raise OSError("not permitted")
+
+
+def test_a_failing_kernel_is_an_error_and_the_module_goes_on(mod: Module, expected: Expected) -> None:
+    with pytest.raises(EvoError, match="a kernel failed with code 7"):
+        mod(X, np.array(-1))
+    np.testing.assert_array_equal(mod(X, K)[0], expected(X))
+
+
+def test_a_loaded_file_is_read_again_after_its_memory_was_given_back(evo_file: Path, expected: Expected) -> None:
+    contents = read(evo_file)
+    before = bytes(contents.weights)
+    contents.forget()
+    assert bytes(contents.weights) == before
+    with evo_tvm.load(evo_file) as mod:
+        np.testing.assert_array_equal(mod(X, K)[0], expected(X))
 
 
 def test_two_models_do_not_meet(artifact: Artifact, expected: Expected) -> None:

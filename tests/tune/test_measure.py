@@ -22,6 +22,9 @@ from evo_tvm.workload import Workload, workload_of
 from tests.tune.workloads import CONV, DENSE, MATMUL, POOL
 
 QUICK = Effort(min_rounds=2, max_rounds=3, seconds_each=0.0)
+GROUPED = Workload.from_key(
+    "conv2d 1x32x9x7 32x4x3x3 dilation=1,1 groups=8 padding=1,1,1,1 stride=1,1 float32", (1, 32, 9, 7), ("relu",)
+)
 #: The bodies of kernels that are put in the place of a candidate's own.
 BODIES = {
     "crashes": "*(volatile int*)8 = 1;",
@@ -79,13 +82,23 @@ def test_every_candidate_has_its_samples(workload: Workload, count: int, measure
     assert all(1 <= len(result.samples_ms) <= 3 for result in results)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS["conv2d"])
-def test_the_algorithms_agree(algorithm: str, measurer: Measurer) -> None:
-    found = ALGORITHMS["conv2d"][algorithm]
-    if found.refuse(CONV, host()) is not None:
-        pytest.skip("it does not fit")
-    rival = Candidate(algorithm, found.default(CONV, host(), 1))
-    assert [r.error for r in measurer.measure(CONV, [candidates(CONV, 1)[0], rival], QUICK)] == ["", ""]
+def that_fit(workload: Workload) -> list[str]:
+    return [name for name, a in ALGORITHMS[workload.operator].items() if a.refuse(workload, host()) is None]
+
+
+@pytest.mark.parametrize(
+    ("workload", "algorithm"), [(workload, name) for workload in (CONV, GROUPED) for name in that_fit(workload)]
+)
+def test_the_algorithms_agree(workload: Workload, algorithm: str, measurer: Measurer) -> None:
+    pair = [
+        Candidate(name, ALGORITHMS["conv2d"][name].default(workload, host(), 1))
+        for name in (that_fit(workload)[0], algorithm)
+    ]
+    assert [r.error for r in measurer.measure(workload, pair, QUICK)] == ["", ""]
+
+
+def test_each_algorithm_of_convolution_has_a_workload_that_it_fits() -> None:
+    assert {*that_fit(CONV), *that_fit(GROUPED)} == set(ALGORITHMS["conv2d"])
 
 
 def test_two_threads(measurer: Measurer) -> None:

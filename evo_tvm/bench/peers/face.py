@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ from typing import IO, Any, Protocol
 import blake3
 import numpy.typing as npt
 
+from evo_tvm._extras import needs_extra
 from evo_tvm.errors import ModelError
 
 Array = npt.NDArray[Any]
@@ -66,6 +68,12 @@ class Peer:
     open: OpenSession
     check_installed: Callable[[], None]
     fp32: bool = True
+
+
+def check_importable(module: str) -> None:
+    """Raises MissingExtraError: a peer's module is not installed."""
+    with needs_extra("compare"):
+        importlib.import_module(module)
 
 
 def refusal(title: str, name: str, what: str, reason: str, model: Path) -> ModelError:

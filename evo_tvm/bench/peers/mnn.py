@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from evo_tvm._extras import needs_extra
-from evo_tvm.bench.peers.face import Array, Peer, convert, converted, native_output, refusal
+from evo_tvm.bench.peers.face import Array, Peer, check_importable, convert, converted, native_output, refusal
 
 TITLE = "MNN"
 # The command `mnnconvert` does the same and more: it installs a package and sends usage data.
@@ -73,8 +72,8 @@ def _convert(model: Path, path: Path) -> None:
 
 
 def check_installed() -> None:
-    with needs_extra("compare"), native_output():
-        importlib.import_module("MNN")
+    with native_output():
+        check_importable("MNN")
 
 
 PEER = Peer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from evo_tvm._extras import needs_extra
-from evo_tvm.bench.peers.face import Array, Peer, convert, converted, native_output, refusal
+from evo_tvm.bench.peers.face import Array, Peer, check_importable, convert, converted, native_output, refusal
 from evo_tvm.errors import MissingExtraError, ModelError
 from evo_tvm.spec import TensorSpec
 
@@ -152,8 +151,7 @@ def pnnx_path() -> Path:
 
 
 def check_installed() -> None:
-    with needs_extra("compare"):
-        importlib.import_module("ncnn")
+    check_importable("ncnn")
     pnnx_path()
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from evo_tvm._extras import needs_extra
-from evo_tvm.bench.peers.face import Array, Peer, refusal
+from evo_tvm.bench.peers.face import Array, Peer, check_importable, refusal
 
 TITLE = "OpenVINO"
 OPTIONS: Mapping[str, object] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
@@ -41,18 +39,13 @@ class OpenVinoSession:
         return {name: self._request.get_tensor(port).data for name, port in self._outputs.items()}
 
 
-def check_installed() -> None:
-    with needs_extra("compare"):
-        importlib.import_module("openvino")
-
-
 PEER = Peer(
     name="openvino",
     title=TITLE,
     distributions=("openvino",),
     options=f"`INFERENCE_PRECISION_HINT` f32, {SAID}",
     open=partial(OpenVinoSession, "openvino", {"INFERENCE_PRECISION_HINT": "f32"}),
-    check_installed=check_installed,
+    check_installed=partial(check_importable, "openvino"),
 )
 DEFAULT_PRECISION_PEER = Peer(
     name="openvino-bf16",
@@ -60,6 +53,6 @@ DEFAULT_PRECISION_PEER = Peer(
     distributions=("openvino",),
     options=f"the precision that it chooses by itself, bf16 where the CPU computes in it, {SAID}",
     open=partial(OpenVinoSession, "openvino-bf16", {}),
-    check_installed=check_installed,
+    check_installed=partial(check_importable, "openvino"),
     fp32=False,
 )

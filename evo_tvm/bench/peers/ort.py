@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from evo_tvm._extras import needs_extra
-from evo_tvm.bench.peers.face import Array, Peer, refusal
+from evo_tvm.bench.peers.face import Array, Peer, check_importable, refusal
 
 TITLE = "ONNX Runtime"
 
@@ -36,16 +35,11 @@ class OnnxRuntimeSession:
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
 
-def check_installed() -> None:
-    with needs_extra("compare"):
-        importlib.import_module("onnxruntime")
-
-
 PEER = Peer(
     name="ort",
     title=TITLE,
     distributions=("onnxruntime",),
     options="CPU provider, all graph optimisations, `intra_op_num_threads` as given, one inter-op thread",
     open=OnnxRuntimeSession,
-    check_installed=check_installed,
+    check_installed=partial(check_importable, "onnxruntime"),
 )
