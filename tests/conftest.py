@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One kernel cache for the whole run, pytest-xdist's workers included; never the user's own, nor their logs."""
+    """One kernel cache for the whole run, pytest-xdist's workers included; never the user's own, nor their logs.
+
+    A shell starts background jobs with Ctrl-C ignored, which processes hand on to those that they start; tests of
+    Ctrl-C need it to arrive.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         os.environ["EVO_TVM_JOBS"] = "1"  # the workers fill the cores already
     else:
