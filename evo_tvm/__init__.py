@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         UnsupportedOperatorError,
         UsageError,
     )
+    from evo_tvm.quantize_model import quantize
     from evo_tvm.runtime import Module, load
     from evo_tvm.spec import TensorSpec
     from evo_tvm.target import Target
@@ -42,6 +43,7 @@ __all__ = [
     "UsageError",
     "compile",
     "load",
+    "quantize",
     "tune",
 ]
 
@@ -59,8 +61,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "tune":  # a room that is a function too
-        return importlib.import_module("evo_tvm.tune")
+    if name in ("quantize", "tune"):  # rooms that are functions too
+        return importlib.import_module(f"evo_tvm.{name}")
     value = getattr(importlib.import_module(_HOMES.get(name, "evo_tvm.errors")), name)
     globals()[name] = value
     return value

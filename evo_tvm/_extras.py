@@ -11,6 +11,7 @@ from evo_tvm.errors import MissingExtraError
 EXTRAS = {
     "compiler": {"ml_dtypes", "onnx", "onnx_ir", "onnxscript", "onnxslim", "tvm", "xgboost"},
     "compare": {"MNN", "ncnn", "onnxruntime", "openvino"},
+    "images": {"PIL"},
     "report": {"matplotlib"},
 }
 

@@ -83,7 +83,7 @@ def decide(
 
 def _consider(workload: Workload, name: str, target: Target, num_threads: int, log: Log) -> Considered:
     algorithm = ALGORITHMS[workload.operator][name]
-    refused = algorithm.refuse(workload, target)
+    refused = algorithm.refusal(workload, target)
     if refused is not None:
         return Considered(name, refused)
     found = log.best(target, num_threads, workload, name)

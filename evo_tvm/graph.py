@@ -19,7 +19,8 @@ class Layout:
     """How a rank-4 value lies in memory: (N, ceil(C/block), H, W, block), inside a border of zeros.
 
     `block` 1 is plain NCHW. `halo` is the border's rows above, columns to the left, rows below, columns to the right:
-    what the widest padded consumer reads, so that no kernel copies its input to pad it.
+    what the widest padded consumer reads, so that no kernel copies its input to pad it. Zero is the real number: of a
+    quantized value, `Value.zero`.
     """
 
     block: int = 1
@@ -34,14 +35,47 @@ PLAIN = Layout()
 
 
 @dataclass(frozen=True)
+class Codes:
+    """A constant in integers: it is (codes - zero_point) * scale.
+
+    scale, zero_point: one element, or one for each index of `axis`.
+    """
+
+    codes: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int
+
+
+def real(constant: Codes) -> np.ndarray:
+    """The float32 numbers that the integers stand for."""
+    shape = [1] * constant.codes.ndim
+    if constant.scale.size > 1:
+        shape[constant.axis] = -1
+    difference = constant.codes.astype(np.int32) - constant.zero_point.astype(np.int32).reshape(shape)
+    numbers: np.ndarray = difference.astype(np.float32) * constant.scale.reshape(shape)
+    return numbers.astype(np.float32)
+
+
+def transposed(constant: Codes, order: tuple[int, ...]) -> Codes:
+    """The constant with its axes in another order."""
+    return replace(constant, codes=constant.codes.transpose(order), axis=order.index(constant.axis))
+
+
+@dataclass(frozen=True)
 class Value:
-    """A tensor of the graph. `data` holds a constant's elements; `layout` is filled in by the layout pass."""
+    """A tensor of the graph. `data` holds a constant's elements; `layout` is filled in by the layout pass.
+
+    codes: of a constant that the model has in integers. zero: what stands for the real number 0, of integers.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     data: np.ndarray | None = field(default=None, compare=False)
     layout: Layout = PLAIN
+    codes: Codes | None = field(default=None, compare=False)
+    zero: int = 0
 
     @property
     def size(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from evo_tvm import __version__
 from evo_tvm.artifact import Artifact
 from evo_tvm.errors import UsageError
 from evo_tvm.executor.build import Progress, build
-from evo_tvm.frontend import import_onnx
+from evo_tvm.frontend import Imported, import_onnx
 from evo_tvm.graph import Graph
 from evo_tvm.passes.cancel_pairs import cancel_pairs
 from evo_tvm.passes.canonicalize import canonicalize
@@ -40,15 +41,24 @@ from evo_tvm.passes.remove_no_ops import remove_no_ops
 from evo_tvm.passes.replace_mean_with_global_pool import replace_mean_with_global_pool
 from evo_tvm.passes.simplify_powers import simplify_powers
 from evo_tvm.plan.assign_layouts import assign_layouts
-from evo_tvm.plan.choose_algorithms import choose_algorithms
+from evo_tvm.plan.choose_algorithms import Explained, choose_algorithms
 from evo_tvm.plan.choose_layouts import choose_layouts
+from evo_tvm.plan.drop_roundings import drop_roundings
+from evo_tvm.plan.find_float_layers import find_float_layers
 from evo_tvm.plan.fold_permutes import fold_permutes
+from evo_tvm.plan.fold_scales import fold_scales
 from evo_tvm.plan.fold_shuffles import fold_shuffles
 from evo_tvm.plan.fuse_depthwise_pointwise import fuse_depthwise_pointwise
 from evo_tvm.plan.fuse_epilogues import fuse_epilogues
+from evo_tvm.plan.inline_dequantize import inline_dequantize
+from evo_tvm.plan.lower_integer import lower_integer
+from evo_tvm.plan.merge_rescale import merge_rescale
+from evo_tvm.plan.merge_sums import merge_sums
+from evo_tvm.plan.move_quantize import move_quantize
 from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.read_relax import read_relax
-from evo_tvm.runtime.manifest import Manifest, TargetInfo
+from evo_tvm.plan.unify_bytes import unify_bytes
+from evo_tvm.runtime.manifest import Manifest, StayedFloat, TargetInfo
 from evo_tvm.target import Target, resolve
 from evo_tvm.tune.log import log_of
 
@@ -93,28 +103,33 @@ PLAN: Sequence[tuple[str, Callable[[Graph, Target], Graph]]] = (
     ("place_concats", lambda graph, target: place_concats(graph)),
 )
 
-PRECISIONS = ("fp32",)
-
 
 def compile(
     model: str | os.PathLike[str] | onnx.ModelProto,
     target: str | Target = "host",
     num_threads: int = 1,
-    precision: str = "fp32",
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     algorithms: Mapping[str, str] | None = None,
     dump: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
-    """As `evo_tvm.compile`, whose arguments and errors these are, without its cache of whole models."""
-    if precision not in PRECISIONS:
-        raise UsageError("unknown precision", expected=" or ".join(PRECISIONS), got=precision)
+    """As `evo_tvm.compile` of the model as it is, without the cache of whole models; arguments and errors are its."""
     if num_threads < 1:
         raise UsageError("num_threads is too small", expected="at least 1", got=num_threads)
-    report = progress or (lambda phase, done, total: None)
     resolved = target if isinstance(target, Target) else resolve(target)
-    writer = _Dump(Path(dump)) if dump is not None else None
+    writer = Dump(Path(dump)) if dump is not None else None
+    imported = clean(model, input_shapes, progress, writer)
+    return assemble(imported, resolved, num_threads, algorithms, progress, writer).artifact
 
+
+def clean(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    progress: Progress | None = None,
+    writer: Dump | None = None,
+) -> Imported:
+    """The model as a Relax module that is cleaned up: what does not depend on the target."""
+    report = progress or _silent
     report("import", 0, 1)
     imported = import_onnx(model, input_shapes)
     module = imported.module
@@ -126,41 +141,83 @@ def compile(
         module = step(module)
         if writer:
             writer.write(str(step.info.name), module.script())
-    graph = kernel_graph(module, resolved)
-    log = log_of(resolved)
-    graph = fuse_depthwise_pointwise(graph, resolved, num_threads, log)
-    graph, explained = choose_algorithms(graph, resolved, num_threads, log, algorithms or {})
+    return replace(imported, module=module)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A compiled model, and what was decided for its kernels."""
+
+    artifact: Artifact
+    explained: tuple[Explained, ...]
+
+
+def assemble(
+    imported: Imported,
+    target: Target,
+    num_threads: int,
+    algorithms: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    writer: Dump | None = None,
+    float_layers: Set[str] | None = None,
+) -> Assembled:
+    """Compiles a cleaned-up model; float_layers: as of `kernel_graph`."""
+    graph, stayed_float = kernel_graph(imported.module, target, float_layers)
+    log = log_of(target)
+    graph = fuse_depthwise_pointwise(graph, target, num_threads, log)
+    graph, explained = choose_algorithms(graph, target, num_threads, log, algorithms or {})
     if writer:
         writer.write("choose_algorithms", graph_text(graph))
     for name, rewrite in PLAN:
-        graph = rewrite(graph, resolved)
+        graph = rewrite(graph, target)
         if writer:
             writer.write(name, graph_text(graph))
-    built = build(graph, resolved, imported.inputs, imported.outputs, report)
+    built = build(graph, target, imported.inputs, imported.outputs, progress or _silent)
     if writer:
         writer.write("main", built.source, "c")
     manifest = Manifest(
         evo_tvm=__version__,
         tvm=str(tvm.__version__),
-        target=TargetInfo(resolved.name, resolved.triple, resolved.cpu, tuple(resolved.required_features)),
+        target=TargetInfo(target.name, target.triple, target.cpu, tuple(target.required_features)),
         num_threads=num_threads,
         inputs=tuple(imported.inputs),
         outputs=tuple(imported.outputs),
         arena_bytes=built.program.arena_bytes,
         kernels=built.kernels,
         plan=tuple(e.as_json() for e in explained),
+        stayed_float=stayed_float,
         prepared_bytes=built.program.prepared_bytes,
     )
-    return Artifact(manifest, built.library, built.program.weights)
+    return Assembled(Artifact(manifest, built.library, built.program.weights), explained)
 
 
-def kernel_graph(module: tvm.IRModule, target: Target) -> Graph:
-    """The cleaned-up module as kernels, none of which has its algorithm yet."""
-    graph = fold_shuffles(fold_permutes(fuse_epilogues(read_relax(module))))
-    return choose_layouts(graph, target)
+def kernel_graph(
+    module: tvm.IRModule, target: Target, float_layers: Set[str] | None = None
+) -> tuple[Graph, tuple[StayedFloat, ...]]:
+    """The cleaned-up module as kernels, none of which has its algorithm yet; and what of it could be in integers.
+
+    float_layers: names of layers of a quantized model that are computed in float all the same; what is rounded to no
+    use is not rounded either. None: all that the model has in integers, and every byte as it says.
+    """
+    graph = unify_bytes(read_relax(module))
+    if float_layers is not None:
+        graph = drop_roundings(graph, float_layers)
+    graph, known = lower_integer(move_quantize(graph), target, float_layers or frozenset())
+    stayed_float = find_float_layers(graph, known)
+    graph = merge_sums(move_quantize(graph))
+    graph = merge_rescale(graph) if float_layers is None else fold_scales(graph)
+    graph = inline_dequantize(fuse_epilogues(graph))
+    graph = fold_shuffles(fold_permutes(graph))
+    return choose_layouts(graph, target), stayed_float
 
 
-class _Dump:
+def _silent(phase: str, done: int, total: int) -> None:
+    """Nobody wants to hear of the progress."""
+
+
+class Dump:
+    """Writes numbered files into a folder: the module after each phase."""
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
         try:

@@ -18,6 +18,11 @@ _ATTRIBUTES = (
 FEW_CHANNELS = 4
 
 
+def few_block(dtype: str) -> int:
+    """The block of at most `FEW_CHANNELS` channels: bytes lie in fours, as dot product instructions take them."""
+    return 4 if dtype == "uint8" else 1
+
+
 @dataclass(frozen=True)
 class Workload:
     """What a kernel computes, apart from how.
@@ -72,7 +77,7 @@ def workload_of(graph: Graph, group: Group) -> Workload:
         tuple(value.shape for value in operands),
         output.shape,
         tuple(sorted((name, _ints(anchor.attrs[name])) for name in _ATTRIBUTES if name in anchor.attrs)),
-        output.dtype,
+        operands[0].dtype if operands else output.dtype,
         tuple(op.kind for op in group.ops[1:]),
     )
 
@@ -85,7 +90,7 @@ def blocks_of(workload: Workload, lanes: int) -> tuple[int, int]:
     """Channels in a block of a convolution's input and of its output: what its layouts were chosen to be, else whole
     vectors of `lanes`."""
     few = workload.shapes[0][1] <= FEW_CHANNELS
-    read, written = workload.attributes.get("blocks", (1 if few else lanes, lanes))
+    read, written = workload.attributes.get("blocks", (few_block(workload.dtype) if few else lanes, lanes))
     return read, written
 
 

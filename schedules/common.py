@@ -76,6 +76,40 @@ def local_sums(sch: Schedule, block: SBlockRV) -> tuple[SBlockRV | None, int]:
     return partial, work(sch, partial or block)
 
 
+def dots(sch: Schedule) -> bool:
+    """Whether there are weights, parameter 1, and they are bytes in fours: the reduction's last axis."""
+    params = sch.mod["main"].params
+    return len(params) > 2 and str(params[1].ty.dtype) == "int8"
+
+
+def finish_tile(sch: Schedule, out: SBlockRV, at: LoopRV, loops: int, whole: bool) -> None:
+    """The end of a kernel whose result has a tile of `loops` loops below `at`, in registers. Where "rounded" comes
+    before it, bytes are made of all pixels of a row of the tile at once, if no tile is cut off (`whole`)."""
+    rounded = producer(sch, out, "rounded")
+    if rounded is None:
+        keep_in_registers(sch, out, loops)
+        return
+    if not whole:
+        sch.compute_inline(rounded)
+        keep_in_registers(sch, out, loops)
+        return
+    sch.set_scope(rounded, 0, "local")
+    sch.compute_at(rounded, at, preserve_unit_loops=True)
+    keep_in_registers(sch, rounded, loops)
+    *tile, pixels, lanes = sch.get_loops(out)[-loops:]
+    for loop in tile:
+        sch.unroll(loop)
+    vector = extent(sch, lanes)
+    sch.annotate(sch.fuse(pixels, lanes), "evo_narrow", vector)
+
+
+def inline_rounded(sch: Schedule, out: SBlockRV) -> None:
+    """Without a tile of several vectors there is nothing to make bytes of at once."""
+    rounded = producer(sch, out, "rounded")
+    if rounded is not None:
+        sch.compute_inline(rounded)
+
+
 def end_at_condition(sch: Schedule, loop: LoopRV) -> None:
     """Makes a condition marked "likely" on this loop's counter the loop's end, where the rest would do nothing."""
     sch.annotate(loop, _PEEL, 1)

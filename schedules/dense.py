@@ -14,6 +14,7 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from evo_tvm.schedules.common import (
+    dots,
     extent,
     is_peeled,
     keep_in_registers,
@@ -40,7 +41,10 @@ class Config:
 
 
 def schedule(func: tirx.PrimFunc, config: Config, lanes: int) -> Schedule:
-    """[packed ->] [partial ->] product (*batch, M, N/b, b) -> output (*batch, M, N), tile by tile."""
+    """[packed ->] [partial ->] product (*batch, M, N/b, b) -> output (*batch, M, N), tile by tile.
+
+    Of bytes, in fours: [whole ->] product -> output.
+    """
     sch = Schedule(func)
     product, out = sch.get_sblock("product"), sch.get_sblock("output")
     partial, amount = local_sums(sch, product)
@@ -60,6 +64,9 @@ def schedule(func: tirx.PrimFunc, config: Config, lanes: int) -> Schedule:
     place = jo if rows_first else io
     sch.compute_at(product, place, preserve_unit_loops=True)
     keep_in_registers(sch, out)
+    if dots(sch):
+        _dot(sch, product)
+        return sch
     *_, a, b, lane, k = sch.get_loops(product)
     sch.reorder(k, a, b, lane)
     if partial is not None:
@@ -70,6 +77,19 @@ def schedule(func: tirx.PrimFunc, config: Config, lanes: int) -> Schedule:
     keep_in_registers(sch, product)
     keep_in_registers(sch, sch.decompose_reduction(product, k))
     return sch
+
+
+def _dot(sch: Schedule, product: SBlockRV) -> None:
+    """Sums of a tile in registers, four terms a step."""
+    *_, a, b, lane, k, four = sch.get_loops(product)
+    sch.reorder(k, a, b, lane, four)
+    for loop in (a, b):
+        sch.unroll(loop)
+    keep_in_registers(sch, sch.decompose_reduction(product, k))
+    sch.annotate(lane, "evo_dot", 1)
+    whole = producer(sch, product, "whole")
+    if whole is not None:
+        sch.vectorize(sch.split(sch.get_loops(whole)[-1], [None, 4])[1])
 
 
 def _put_sums_aside(sch: Schedule, partial: SBlockRV, at: LoopRV) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from evo_tvm.schedules.common import keep_in_registers, parallel, work
+from evo_tvm.schedules.common import dots, extent, finish_tile, keep_in_registers, parallel, work
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,21 @@ def schedule(func: tirx.PrimFunc, stage: str, config: Config) -> Schedule:
             sch.compute_inline(block)
     amount = work(sch, reduce)
     n, c, i, j, v = sch.get_loops(out)
+    width = extent(sch, j)
     io, ii = sch.split(i, [None, config.oh_tile])
     jo, ji = sch.split(j, [None, config.ow_tile])
     sch.reorder(n, c, io, jo, ii, ji, v)
     parallel(sch, [n, c, io], amount)
+    finish_tile(sch, out, jo, 3, whole=extent(sch, jo) * config.ow_tile == width)
     sch.compute_at(reduce, jo, preserve_unit_loops=True)
-    ri, rj, rv, r, s = sch.get_loops(reduce)[-5:]
-    sch.reorder(r, s, ri, rj, rv)
-    for loop in (r, s):
+    four = dots(sch)
+    ri, rj, rv, r, s, *q = sch.get_loops(reduce)[-6 if four else -5 :]
+    sch.reorder(r, s, ri, rj, rv, *q)
+    for loop in (r, s, ri, rj):
         sch.unroll(loop)
-    for block in (reduce, out):
-        keep_in_registers(sch, block)
+    if not four:
+        sch.vectorize(rv)
     keep_in_registers(sch, sch.decompose_reduction(reduce, r))
+    if four:  # the loop that starts the sums must not have it
+        sch.annotate(rv, "evo_dot", extent(sch, rv))
     return sch

@@ -16,7 +16,10 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from evo_tvm.schedules.common import (
+    dots,
     extent,
+    finish_tile,
+    inline_rounded,
     is_peeled,
     keep_in_registers,
     local_sums,
@@ -96,18 +99,17 @@ def _sums_in_registers(sch: Schedule, conv: SBlockRV, out: SBlockRV, loops: _Loo
     else:
         sch.reorder(*loops.peeled, *loops.outer, io, *tile)
         parallel(sch, [*loops.outer, io], loops.amount)
+    finish_tile(sch, out, jo, 4, whole=not is_peeled(sch, jo))
     sch.compute_at(conv, jo, preserve_unit_loops=True)
-    keep_in_registers(sch, out, 4)
-    first = _order_reduction(sch, sch.get_loops(conv)[-8:])
-    keep_in_registers(sch, conv, 4)
-    _prefetch_weights(sch, conv, sch.get_loops(conv)[-5], config, loops.reads)
-    keep_in_registers(sch, sch.decompose_reduction(conv, first), 4)
+    depth = 9 if dots(sch) else 8
+    _reduce(sch, conv, sch.get_loops(conv)[-depth:], 4, config, loops.reads)
 
 
 def _sums_put_aside(
     sch: Schedule, partial: SBlockRV, conv: SBlockRV, out: SBlockRV, loops: _Loops, config: Config
 ) -> None:
     """For each chunk of the depth all tiles, added up in a buffer that stays in cache; then the epilogue."""
+    inline_rounded(sch, out)
     outer, peeled = loops.outer, loops.peeled
     if config.depth_outer:  # the loop over channels comes to lie inside that over chunks
         channels = peeled or [outer[-1] if config.group_rows else outer[0]]
@@ -123,24 +125,33 @@ def _sums_put_aside(
     (yo, yi), (xo, xi) = split_peeled(sch, y, config.oh_tile), split_peeled(sch, x, config.ow_tile)
     sch.reorder(k, co, yo, xo, ci, yi, xi, lanes)
     sch.compute_at(partial, xo, preserve_unit_loops=True)
-    o, r, s, _, lanes, *reduction = sch.get_loops(partial)[-9:]
-    first = _order_reduction(sch, [o, r, s, lanes, *reduction])
-    keep_in_registers(sch, partial, 4)
-    _prefetch_weights(sch, partial, sch.get_loops(partial)[-5], config, loops.reads)
-    keep_in_registers(sch, sch.decompose_reduction(partial, first), 5)
+    depth = 10 if dots(sch) else 9
+    o, r, s, _, lanes, *reduction = sch.get_loops(partial)[-depth:]
+    _reduce(sch, partial, [o, r, s, lanes, *reduction], 5, config, loops.reads)
     keep_in_registers(sch, conv, 4)
     keep_in_registers(sch, sch.decompose_reduction(conv, k), 4)
 
 
-def _order_reduction(sch: Schedule, loops: list[LoopRV]) -> LoopRV:
-    """The reduction outside the tile, pixels outside channels: a pixel is read once, used for all, then dead."""
-    o, i, j, lanes, co, r, s, ci = loops
-    sch.reorder(co, r, s, ci, i, j, o, lanes)
-    return co
+def _reduce(sch: Schedule, block: SBlockRV, loops: list[LoopRV], start_loops: int, config: Config, reads: int) -> None:
+    """The reduction outside the tile, pixels outside channels: a pixel is read once, used for all, then dead.
 
-
-def _prefetch_weights(sch: Schedule, block: SBlockRV, at: LoopRV, config: Config, reads: int) -> None:
-    """Each step of loop `at`, the innermost of the reduction, fetches its share of the next panel of weights."""
+    start_loops: of the tile, where sums begin.
+    """
+    o, i, j, lanes, co, r, s, ci, *four = loops
+    sch.reorder(co, r, s, ci, i, j, o, lanes, *four)
+    for loop in (i, j, o):
+        sch.unroll(loop)
     if config.prefetch:
-        weight = [int(e) for e in sch.mod["main"].params[1].ty.shape]
-        prefetch(sch, block, at, 1, math.prod(weight[2:]) * 4, weight[0] * weight[1], reads)
+        _prefetch_weights(sch, block, ci, reads)
+    if not four:
+        sch.vectorize(lanes)
+    keep_in_registers(sch, sch.decompose_reduction(block, co), start_loops)
+    if four:  # the loop that starts the sums must not have it
+        sch.annotate(lanes, "evo_dot", 1)
+
+
+def _prefetch_weights(sch: Schedule, block: SBlockRV, at: LoopRV, reads: int) -> None:
+    """Each step of loop `at`, the innermost of the reduction, fetches its share of the next panel of weights."""
+    weight = [int(e) for e in sch.mod["main"].params[1].ty.shape]
+    panel_bytes = math.prod(weight[2:]) * (1 if dots(sch) else 4)
+    prefetch(sch, block, at, 1, panel_bytes, weight[0] * weight[1], reads)

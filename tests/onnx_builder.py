@@ -59,7 +59,8 @@ class Builder:
 
     def model(self) -> onnx.ModelProto:
         """The model; its outputs y0, y1, ... are Identities of `outputs`, which may be inputs or stand there twice."""
-        element = {np.dtype(t): helper.np_dtype_to_tensor_dtype(np.dtype(t)) for t in ("float32", "int64", "bool")}
+        known = ("float32", "int64", "int8", "uint8", "bool")
+        element = {np.dtype(t): helper.np_dtype_to_tensor_dtype(np.dtype(t)) for t in known}
         element[np.dtype("float16")] = TensorProto.FLOAT16
         element[np.dtype("int32")] = TensorProto.INT32
         graph = helper.make_graph(

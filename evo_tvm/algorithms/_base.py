@@ -26,10 +26,18 @@ class Algorithm(ABC):
     operator: ClassVar[str]
     #: The frozen dataclass of its tunables.
     config_type: ClassVar[type]
+    #: Of the data that it computes with: "uint8" stands for bytes times signed bytes, summed up in int32.
+    dtypes: ClassVar[frozenset[str]] = frozenset({"float32"})
+
+    def refusal(self, workload: Workload, target: Target) -> str | None:
+        """Why it cannot compute the workload, in a few words; None if it can."""
+        if workload.dtype not in self.dtypes:
+            return f"it computes {' and '.join(sorted(self.dtypes))} only"
+        return self.refuse(workload, target)
 
     @abstractmethod
     def refuse(self, workload: Workload, target: Target) -> str | None:
-        """Why it cannot compute the workload, in a few words; None if it can."""
+        """Why it cannot compute a workload of one of its dtypes; None if it can."""
 
     @abstractmethod
     def default(self, workload: Workload, target: Target, num_threads: int) -> Any:

@@ -70,6 +70,7 @@ class Depthwise(Algorithm):
 
 
 class _Pool(Depthwise):
+    dtypes = frozenset({"float32", "uint8"})
     stage_name = "pool"
 
     def border(self, workload: Workload, config: Config) -> Border:

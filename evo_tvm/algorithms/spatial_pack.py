@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from evo_tvm.algorithms._base import Algorithm
 from evo_tvm.algorithms._register_tile import image_cycles, register_tile
 from evo_tvm.kernels.conv2d import CHUNK, conv2d
@@ -33,6 +35,7 @@ class SpatialPack(Algorithm):
     name = "spatial_pack"
     operator = "conv2d"
     config_type = Config
+    dtypes = frozenset({"float32", "uint8"})
 
     def refuse(self, workload: Workload, target: Target) -> str | None:
         """It computes grouped convolutions only where blocks of channels lie within one group."""
@@ -104,12 +107,21 @@ class SpatialPack(Algorithm):
         data = lowering.data(op.args[0], op.attrs["border"])
         ib, ob = int(data.shape[4]), lowering.out.layout.block
         oc, ic, kh, kw = lowering.values[op.args[1]].shape
-        step = reduction_step(ic, ib)
+        step, four = reduction_step(ic, ib), dot_terms(lowering.values[op.args[0]].dtype)
         ic_blocks, oc_blocks = -(-ic // step), -(-oc // ob)
         chunk = config.depth_chunk or ic_blocks
         outer = (-(-oc_blocks // config.oc_tile), ic_blocks // chunk)
         kind = "conv2d_by_depth" if config.depth_outer else "conv2d"
-        shape = (*(outer[::-1] if config.depth_outer else outer), chunk, kh, kw, step, config.oc_tile, ob)
+        shape = (
+            *(outer[::-1] if config.depth_outer else outer),
+            chunk,
+            kh,
+            kw,
+            step // math.prod(four),
+            config.oc_tile,
+            ob,
+            *four,
+        )
         weight = lowering.constant(op.args[1], Packing(kind, shape))
         attrs = op.attrs
         return conv2d(data, weight, oc_blocks, attrs["stride"], attrs["dilation"], attrs["groups"], config.depth_outer)
@@ -125,8 +137,13 @@ def reduction_step(channels: int, block: int) -> int:
     return min(steps, key=lambda step: (math.ceil(channels / step) * step, -step))
 
 
+def dot_terms(dtype: str) -> tuple[int, ...]:
+    """The innermost extent of the weights: bytes are multiplied and added up in fours."""
+    return (4,) if dtype == "uint8" else ()
+
+
 class _Sizes:
-    """A workload in bytes and blocks: those of the input are steps of the reduction."""
+    """A workload in bytes and blocks: those of the input are steps of the reduction. A term is 4 bytes of weights."""
 
     def __init__(self, workload: Workload, target: Target) -> None:
         lanes = target.lanes_f32
@@ -137,9 +154,9 @@ class _Sizes:
         step = reduction_step(ic, block)
         self.oc_blocks, self.ic_blocks = math.ceil(oc / out_block), math.ceil(ic / step)
         self.vectors = math.ceil(out_block / lanes)
-        self.terms = kh * kw * step
+        self.terms = kh * kw * step // math.prod(dot_terms(workload.dtype))
         self.weight_bytes = self.oc_blocks * out_block * self.ic_blocks * self.terms * 4
-        self.data_bytes = channels * rows * columns * 4  # of one image
+        self.data_bytes = channels * rows * columns * np.dtype(workload.dtype).itemsize  # of one image
 
     def chunk(self, terms: int) -> int:
         """Blocks of input channels that add up to at most `terms`, a divisor of all; 0 where that is all."""

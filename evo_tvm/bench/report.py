@@ -9,7 +9,7 @@ from pathlib import Path
 from evo_tvm.bench.compare import OURS, TOLERANCE
 from evo_tvm.bench.peers import PEERS
 from evo_tvm.bench.peers.ncnn import PNNX_VERSION
-from evo_tvm.bench.sweep import Row
+from evo_tvm.bench.sweep import TOLERANCES, Row
 from evo_tvm.bench.timing import Ratio, speedup
 
 #: Shown, but not part of the geometric mean.
@@ -17,17 +17,17 @@ ASIDE = ("yolo", "vit")
 NONE = "-"
 
 
-def groups(rows: Sequence[Row]) -> dict[tuple[int, int], list[Row]]:
-    """The rows by (threads, batch), in order."""
-    found: dict[tuple[int, int], list[Row]] = {}
+def groups(rows: Sequence[Row]) -> dict[tuple[int, int, str], list[Row]]:
+    """The rows by (threads, batch, precision), in order."""
+    found: dict[tuple[int, int, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.task.threads, row.task.batch), []).append(row)
+        found.setdefault((row.task.threads, row.task.batch, row.task.precision), []).append(row)
     return dict(sorted(found.items()))
 
 
-def title(threads: int, batch: int) -> str:
+def title(threads: int, batch: int, precision: str = "fp32") -> str:
     """How a group is headed."""
-    return f"{threads} thread{'s' if threads > 1 else ''}, batch {batch}"
+    return f"{threads} thread{'s' if threads > 1 else ''}, batch {batch}" + (", int8" if precision == "int8" else "")
 
 
 def engines(rows: Sequence[Row]) -> list[str]:
@@ -152,7 +152,7 @@ def _cell(row: Row, name: str, fastest: float) -> str:
         return NONE
     minimum, median = f"{cell.timing.min_ms:.2f}", f"{cell.timing.median_ms:.2f}"
     bold = "**" if cell.timing.min_ms == fastest else ""
-    star = r" \*" if _is_fp32(name) and cell.difference > TOLERANCE else ""
+    star = r" \*" if _is_fp32(name) and cell.difference > TOLERANCES[row.task.precision] else ""
     return f"{bold}{minimum}{bold} ({median}){star}"
 
 

@@ -17,7 +17,7 @@ from evo_tvm import errors
 from evo_tvm._extras import needs_extra
 from evo_tvm.bench import provenance
 from evo_tvm.bench.apart import answering, messages
-from evo_tvm.bench.compare import OURS, worst_difference
+from evo_tvm.bench.compare import OURS, TOLERANCE, worst_difference
 from evo_tvm.bench.compile_apart import compile_apart
 from evo_tvm.bench.inputs import Array, random_inputs
 from evo_tvm.bench.peers import PEERS, OpenSession, Session, find_peers
@@ -28,15 +28,22 @@ from evo_tvm.errors import EvoError, UsageError
 ENGINES = (OURS, *PEERS)
 #: Whose outputs the others are held against.
 REFERENCE = "ort"
-#: Above this max |difference| / max |reference| a float32 engine computes something else, and is not timed.
-WRONG = 1e-2
+PRECISIONS = ("fp32", "int8")
+#: Above this max |difference| / max |reference| an engine computes something else, and is not timed.
+WRONG = {"fp32": 1e-2, "int8": 0.5}
+#: Above this evo_tvm's outputs are not the reference's. Engines round quantized values in orders of their own, and
+#: networks with random weights carry a different byte far.
+TOLERANCES = {"fp32": TOLERANCE, "int8": 0.1}
 #: After this many seconds a task has hung.
 TASK_S = 3600.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one row is measured from. `model` is a name of `zoo`, "light_" and one of `light`, or an ONNX file."""
+    """What one row is measured from. `model` is a name of `zoo`, "light_" and one of `light`, or an ONNX file.
+
+    precision: "fp32", or "int8": the model as ONNX Runtime quantizes it, for all engines.
+    """
 
     model: str
     batch: int
@@ -44,6 +51,7 @@ class Task:
     rounds: int
     engines: tuple[str, ...]
     turn_ms: float = 300.0
+    precision: str = "fp32"
 
     @property
     def label(self) -> str:
@@ -193,9 +201,14 @@ def measure_task(task: Task, folder: Path, say: Callable[[str, str], None]) -> R
         import onnx
 
         from evo_tvm.bench.peers.prepare_model import input_specs
+        from evo_tvm.bench.quantized import quantize_as_ort
     model = folder / f"{task.label}.{task.batch}.onnx"
     if not model.exists():
         build_model(task.model, task.batch, model)
+    if task.precision == "int8":
+        plain, model = model, model.with_suffix(".int8.onnx")
+        if not model.exists():
+            quantize_as_ort(plain, model)
     inputs = random_inputs(input_specs(onnx.load(model, load_external_data=False)))
     sessions: dict[str, Session] = {}
     answers: dict[str, dict[str, Array]] = {}
@@ -218,7 +231,7 @@ def measure_task(task: Task, folder: Path, say: Callable[[str, str], None]) -> R
         except EvoError as error:
             refused[name] = error.what
             continue
-        if differences[name] > WRONG and (name == OURS or PEERS[name].fp32):
+        if differences[name] > WRONG[task.precision] and (name == OURS or PEERS[name].fp32):
             refused[name] = f"wrong answer: max |difference| / max |reference| is {differences[name]:.0e}"
     timed = {name: sessions[name] for name in sessions if name not in refused}
     circumstances = provenance.here(

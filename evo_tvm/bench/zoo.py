@@ -11,6 +11,7 @@ from typing import TypeAlias
 import onnx
 
 from evo_tvm.bench.graph import LINEAR_GAIN, RESIDUAL_GAIN, Graph, RandomWeights, Value, Weights
+from evo_tvm.bench.mobilenetv3 import mobilenetv3
 from evo_tvm.bench.vit import vit
 from evo_tvm.bench.yolo import yolo
 from evo_tvm.errors import UsageError
@@ -202,6 +203,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet34": resnet((3, 4, 6, 3), bottleneck=False),
     "resnet50": resnet((3, 4, 6, 3), bottleneck=True),
     "mobilenetv2": mobilenetv2,
+    "mobilenetv3": mobilenetv3,
     "densenet121": densenet121,
     "vgg11": vgg11,
     "efficientnet_lite0": efficientnet_lite0,

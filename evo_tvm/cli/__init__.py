@@ -11,6 +11,7 @@ from evo_tvm.cli.compile import compile_
 from evo_tvm.cli.inspect import inspect
 from evo_tvm.cli.logs import logs
 from evo_tvm.cli.profile import profile
+from evo_tvm.cli.quantize import quantize
 from evo_tvm.cli.run import run
 from evo_tvm.cli.targets import targets
 from evo_tvm.cli.tune import tune
@@ -26,7 +27,7 @@ def app() -> None:
     """Compile trained neural networks for edge CPUs, run them, and measure them."""
 
 
-for command in (compile_, run, bench, profile, compare, inspect, targets, tune, logs):
+for command in (compile_, quantize, run, bench, profile, compare, inspect, targets, tune, logs):
     app.add_command(command)
 
 

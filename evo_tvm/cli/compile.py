@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,6 +22,7 @@ from evo_tvm.cli._options import (
     threads_option,
 )
 from evo_tvm.cli._plan import plan_text
+from evo_tvm.cli._quantize import quantize_options, read_quantize_options, refuse_given, show_accuracy
 from evo_tvm.cli._show import progress, show, show_json, size_text
 from evo_tvm.errors import UsageError
 
@@ -34,10 +36,10 @@ from evo_tvm.errors import UsageError
 @threads_option("Threads that the model will run with.")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32"]),
+    type=click.Choice(["fp32", "int8"]),
     default="fp32",
     show_default=True,
-    help="What the compiled model computes in.",
+    help="What the model is compiled to compute in: int8 quantizes it first, with --calib and the options below it.",
 )
 @shapes_option
 @click.option(
@@ -49,8 +51,11 @@ from evo_tvm.errors import UsageError
 )
 @click.option("--explain", is_flag=True, help="Show the algorithms of each layer, their times, and why one was taken.")
 @click.option("--dump", metavar="DIR", type=PATH, help="Write the module after each phase into this folder.")
+@quantize_options
 @json_option
+@click.pass_context
 def compile_(
+    context: click.Context,
     model: Path,
     output: Path,
     target: str,
@@ -61,14 +66,18 @@ def compile_(
     explain: bool,
     dump: Path | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Compile an ONNX model into one .evo file."""
     input_shapes, asked = parse_shapes(shapes), parse_algorithms(algorithms)
     check_writable(output)
+    if precision == "fp32":
+        refuse_given(context, options, "is for --precision int8 alone")
     started = time.perf_counter()
     with progress() as step, needs_extra("compiler"):
         import evo_tvm
 
+        quantization = read_quantize_options(options).for_compile() if precision == "int8" else {}
         artifact = evo_tvm.compile(
             model,
             target=target,
@@ -78,6 +87,7 @@ def compile_(
             algorithms=asked,
             dump=dump,
             progress=step,
+            **quantization,
         )
         artifact.save(output)
     seconds = time.perf_counter() - started
@@ -93,11 +103,14 @@ def compile_(
                 "kernels": len(manifest.kernels),
                 "arena_bytes": manifest.arena_bytes,
                 **({"plan": manifest.plan} if explain else {}),
+                **({"quantization": manifest.quantization} if manifest.quantization else {}),
             }
         )
         return
     if explain:
         show(plan_text(manifest.plan, output), "")
+    if manifest.quantization.get("accuracy"):
+        show_accuracy(manifest.quantization["accuracy"])
     show(
         f"{output}: {size_text(output.stat().st_size)}, {len(manifest.kernels)} kernels for {manifest.target.name}, "
         f"compiled in {seconds:.1f} s",

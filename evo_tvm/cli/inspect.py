@@ -19,7 +19,7 @@ from evo_tvm.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from evo_tvm.runtime.manifest import KernelInfo, Manifest
+    from evo_tvm.runtime.manifest import KernelInfo, Manifest, StayedFloat
 
 
 @click.command(
@@ -33,7 +33,8 @@ def inspect(file: Path, plan: bool, as_json: bool) -> None:
 
     Of a compiled model: its target, inputs and outputs, and each kernel with its algorithm and schedule; kernels that
     run with the default schedule, because no template covers them, are listed. --plan shows instead what the compiler
-    considered for each layer. Of an ONNX file: inputs, outputs and operators.
+    considered for each layer. Of a quantized model also: how many kernels compute in integers, and which layers stayed
+    in float, and why. Of an ONNX file: inputs, outputs and operators, and whether it is quantized.
     """
     if file.suffix == ".onnx":
         if plan:
@@ -58,13 +59,16 @@ def _inspect_evo(file: Path, plan: bool, as_json: bool) -> None:
         return
     if as_json:
         defaults = [kernel.name for kernel in default_scheduled(manifest.kernels)]
-        show_json({**json.loads(manifest.to_json()), "default_schedule": defaults})
+        counts = {"integer_kernels": _integers(manifest.kernels), "float_kernels": _floats(manifest.kernels)}
+        show_json({**json.loads(manifest.to_json()), "default_schedule": defaults, **counts})
         return
     facts = table("", "")
     facts.show_header = False
     for name, value in _facts(file, manifest, len(contents.library), len(contents.weights)):
         facts.add_row(name, value)
     show(facts, "", _kernels(manifest.kernels), "", _default_note(manifest.kernels))
+    if manifest.stayed_float:
+        show("", *_float_lines(manifest.stayed_float))
 
 
 def _facts(file: Path, manifest: Manifest, library_bytes: int, weights_bytes: int) -> list[tuple[str, str]]:
@@ -82,18 +86,43 @@ def _facts(file: Path, manifest: Manifest, library_bytes: int, weights_bytes: in
         ("prepared", f"{size_text(manifest.prepared_bytes)} made of weights when it is loaded"),
         ("arena", size_text(manifest.arena_bytes)),
         ("arithmetic", f"{sum(kernel.flops for kernel in manifest.kernels) / 1e9:.3f} GFLOP a run"),
+        *([("kernels", _integer_note(manifest))] if _is_quantized(manifest) else []),
         ("plan", plan_summary(manifest.plan, file)),
     ]
 
 
+def _integers(kernels: Sequence[KernelInfo]) -> int:
+    return sum(kernel.dtype == "int8" for kernel in kernels)
+
+
+def _floats(kernels: Sequence[KernelInfo]) -> int:
+    return len(kernels) - _integers(kernels)
+
+
+def _is_quantized(manifest: Manifest) -> bool:
+    return bool(_integers(manifest.kernels) or manifest.stayed_float)
+
+
+def _integer_note(manifest: Manifest) -> str:
+    return f"{_integers(manifest.kernels)} compute in integers, {_floats(manifest.kernels)} in float"
+
+
+def _float_lines(layers: Sequence[StayedFloat]) -> list[str]:
+    """The layers that stayed in float, and why."""
+    head = f"{len(layers)} layer{'s'[: len(layers) > 1]} of this quantized model stayed in float:"
+    return [head, *(f"  {layer.layer} ({layer.operator}): {layer.reason}" for layer in layers)]
+
+
 def _kernels(kernels: Sequence[KernelInfo]) -> Table:
-    rows = table(">#", "operator", "algorithm", "schedule", ">MFLOP", ">bytes", "layers")
+    types = ["type"] if _integers(kernels) else []
+    rows = table(">#", "operator", "algorithm", "schedule", *types, ">MFLOP", ">bytes", "layers")
     for number, kernel in enumerate(kernels):
         rows.add_row(
             str(number),
             kernel.operator,
             kernel.algorithm,
             kernel.schedule,
+            *([kernel.dtype] if types else []),
             f"{kernel.flops / 1e6:.1f}",
             size_text(kernel.bytes),
             " + ".join(kernel.layers),

@@ -36,7 +36,7 @@ _WIDTH, _OPERATOR, _ALGORITHM = 120, 20, 16
 def profile(model: Path, threads: int | None, repeat: int, top: int | None, everything: bool, as_json: bool) -> None:
     """Show each kernel's time, and how near it comes to what this CPU does at most, the slowest first.
 
-    Both limits are measured: arithmetic in registers, and reading memory, on as many threads.
+    The limits are measured: arithmetic, in float32 and in integers, and reading memory, on as many threads.
     """
     import evo_tvm
 
@@ -54,18 +54,22 @@ def profile(model: Path, threads: int | None, repeat: int, top: int | None, ever
 
 def _show(taken: Profile, shown: Sequence[int]) -> None:
     """The kernels of these numbers one by one, and the others together."""
-    heads = (">#", "operator", "algorithm", ">ms", ">share", ">GFLOP/s", ">peak", ">GB/s", ">mem.", "bound")
+    integers = any(kernel.dtype == "int8" for kernel in taken.kernels)
+    rate = ">GOP/s" if integers else ">GFLOP/s"
+    heads = (">#", "operator", "algorithm", *_type("type", integers), ">ms", ">share", rate, ">peak", ">GB/s", ">mem.")
+    heads = (*heads, "bound")
     cells = []
     for number in shown:
         kernel = taken.kernels[number]
         names = clip(kernel.operator, _OPERATOR, start=True), clip(kernel.algorithm, _ALGORITHM, start=True)
         time = f"{kernel.median_ms:.4f}", f"{kernel.share:.1%}"
-        cells.append((str(number), *names, *time, *_rates(kernel), kernel.bound or ""))
+        cells.append((str(number), *names, *_type(kernel.dtype, integers), *time, *_rates(kernel), kernel.bound or ""))
     others = [kernel for i, kernel in enumerate(taken.kernels) if i not in shown]
     if others:
         ms, share = sum(kernel.median_ms for kernel in others), sum(kernel.share for kernel in others)
-        cells.append(("", f"{len(others)} others", "", f"{ms:.4f}", f"{share:.1%}", "", "", "", "", ""))
-    cells.append(("", "all", "", f"{taken.total_ms:.4f}", "", *_rates(taken), ""))
+        together = f"{len(others)} others", "", *_type("", integers), f"{ms:.4f}", f"{share:.1%}"
+        cells.append(("", *together, "", "", "", "", ""))
+    cells.append(("", "all", "", *_type("", integers), f"{taken.total_ms:.4f}", "", *_rates(taken), ""))
     used = sum(2 + max(map(len, column)) for column in zip([head.lstrip(">") for head in heads], *cells, strict=True))
     rows = table(*heads, "layers")
     for i, row in enumerate(cells):
@@ -81,6 +85,11 @@ def _show(taken: Profile, shown: Sequence[int]) -> None:
     )
 
 
+def _type(text: str, integers: bool) -> tuple[str, ...]:
+    """A cell of the column that only models with integer kernels have."""
+    return (text,) if integers else ()
+
+
 def _rates(of: KernelProfile | Profile) -> tuple[str, str, str, str]:
     gflops, gbytes = ("" if value is None else f"{value:.1f}" for value in (of.gflops_per_s, of.gbytes_per_s))
     peak, memory = ("" if value is None else f"{value:.0%}" for value in (of.peak_share, of.memory_share))
@@ -89,6 +98,10 @@ def _rates(of: KernelProfile | Profile) -> tuple[str, str, str, str]:
 
 def _limits(taken: Profile, threads: str) -> str:
     """What the shares are shares of."""
-    limits = ((taken.peak_gflops_per_s, "GFLOP/s"), (taken.memory_gbytes_per_s, "GB/s from memory"))
+    limits = (
+        (taken.peak_gflops_per_s, "GFLOP/s"),
+        (taken.integer_peak_gops_per_s, "GOP/s in int8"),
+        (taken.memory_gbytes_per_s, "GB/s from memory"),
+    )
     known = [f"{value:.1f} {unit}" for value, unit in limits if value is not None]
     return f"measured as the most of this CPU on {threads}: {', '.join(known) or 'nothing'}"

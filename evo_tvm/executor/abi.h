@@ -7,7 +7,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define HIDDEN __attribute__((visibility("hidden")))
 
-enum { kAbiVersion = 2, kAlign = 64, kMaxThreads = 512 };
+enum { kAbiVersion = 3, kAlign = 64, kMaxThreads = 512 };
 
 /* Codes that evo_run and evo_prepare return of their own; any other is a kernel's. */
 enum { kErrorNoThreads = -1001, kErrorTooLarge = -1002 };
@@ -25,8 +25,10 @@ int32_t evo_model_prepare(const uint8_t* weights, uint8_t* prepared);
 int32_t evo_model_main(void* const* inputs, void* const* outputs, const uint8_t* weights, const uint8_t* prepared,
                        uint8_t* arena, uint64_t* ticks);
 
-/* Multiply-adds in registers, for evo_measure: returns how many floating-point operations they were. */
+/* Multiply-adds of float32 and of bytes, for evo_measure: each returns how many operations they were, twice as many. A
+ * library may lack them. */
 int64_t evo_model_peak(void);
+int64_t evo_model_integer_peak(void);
 
 /* Winograd weights G g G^T of 3x3 filters g, in blocks of `lanes` (a multiple of 4) output channels. `matrix` is G,
  * size x 3. Strides, in floats, are of the result, whose innermost axis is the lanes. */
@@ -58,6 +60,6 @@ EXPORT int32_t evo_pool_threads(void* pool);
 EXPORT int32_t evo_prepare(void* pool, const uint8_t* weights, uint8_t* prepared);
 EXPORT int32_t evo_run(void* pool, void* const* inputs, void* const* outputs, const uint8_t* weights,
                        const uint8_t* prepared, uint8_t* arena, uint64_t* ticks);
-EXPORT int32_t evo_measure(void* pool, uint64_t bytes, double rates[2]);
+EXPORT int32_t evo_measure(void* pool, uint64_t bytes, double rates[3]);
 
 #endif

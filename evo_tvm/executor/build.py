@@ -20,7 +20,7 @@ from evo_tvm.executor.program import Program, plan_program
 from evo_tvm.executor.schedule_group import algorithm_name, loops_text, schedule_group
 from evo_tvm.executor.workers import Workers
 from evo_tvm.graph import Graph
-from evo_tvm.kernels.cost import flops, moved_bytes
+from evo_tvm.kernels.cost import computes_in, flops, moved_bytes
 from evo_tvm.kernels.lower_group import LoweredGroup, lower_group
 from evo_tvm.plan.storage import Placement
 from evo_tvm.runtime.manifest import KernelInfo
@@ -66,13 +66,13 @@ def build(
     ):
         # While the workers compile, this process packs the weights.
         program = plan_program(graph, lowered, symbols)
-        peak = build_peak(target, cache)
-        source = emit_c(program, target.triple, inputs, outputs, len(lowered), peak)
+        peaks = [build_peak(target, cache, dtype) for dtype in sorted({"float32", *map(computes_in, lowered)})]
+        source = emit_c(program, target.triple, inputs, outputs, len(lowered), peaks)
         main = Path(folder) / "model.c"
         main.write_text(source)
         made = kernels.collect(progress)
         objects = []
-        for i, code in enumerate((*(kernel.code for kernel in made.values()), peak.code)):
+        for i, code in enumerate([*(kernel.code for kernel in made.values()), *(peak.code for peak in peaks)]):
             objects.append(Path(folder) / f"{i}.o")
             objects[-1].write_bytes(code)
         progress("link", 0, 1)
@@ -160,4 +160,5 @@ def _info(lowered: LoweredGroup, kernel: _Kernel, symbol: str) -> KernelInfo:
         layers=(lowered.group.name,),
         flops=flops(lowered),
         bytes=moved_bytes(lowered),
+        dtype=computes_in(lowered),
     )

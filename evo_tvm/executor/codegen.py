@@ -15,6 +15,8 @@ from tvm.ir import IRModule, PointerType, StringImm, Var
 from tvm.tirx import stmt as tir_stmt
 
 from evo_tvm.executor.insert_prefetch import insert_prefetch
+from evo_tvm.executor.lower_dot import lower_dot
+from evo_tvm.executor.lower_narrow import lower_narrow
 from evo_tvm.executor.stack_buffers import hide_stack_buffers, restore_stack_buffers
 from evo_tvm.kernels import vector_math
 
@@ -59,6 +61,8 @@ def _lowering_passes() -> list[Callable[[], tvm.transform.Pass]]:
         s.LowerOpaqueBlock,
         lambda: insert_prefetch,
         t.FlattenBuffer,
+        lambda: lower_dot,
+        lambda: lower_narrow,
         t.BF16ComputeLegalize,
         lambda: t.NarrowDataType(32),
         s.LoopPartition,
@@ -93,11 +97,20 @@ def lower(func: tirx.PrimFunc, name: str, target: tvm.target.Target) -> IRModule
 
 def build_object(func: tirx.PrimFunc, name: str, target: tvm.target.Target, path: str) -> None:
     """Writes `path`, an object file that defines `int32_t name(void*, ...)`."""
-    mod = lower(func, name, target)
+    mod, target = lower(func, name, target), _machine(func, target)
     tvm.get_global_func("target.build.llvm")(mod, target).write_to_file(path, "o")
 
 
 def assembly(func: tirx.PrimFunc, name: str, target: tvm.target.Target) -> str:
     """The machine code of a kernel as text, to read."""
-    mod = lower(func, name, target)
+    mod, target = lower(func, name, target), _machine(func, target)
     return str(tvm.get_global_func("target.build.llvm")(mod, target).inspect_source("asm"))
+
+
+def _machine(func: tirx.PrimFunc, target: tvm.target.Target) -> tvm.target.Target:
+    """The target, with LLVM's SLP vectorizer off for kernels that multiply bytes: it makes vectors of the addresses of
+    neighbouring pixels, takes them apart again, and has no registers left for sums."""
+    if not any(str(param.ty.dtype) == "int8" for param in func.params):
+        return target
+    fields = {name: value for name, value in target.export().items() if name not in ("tag", "keys")}
+    return tvm.target.Target({**fields, "cl-opt": ["-vectorize-slp:bool=0"]})

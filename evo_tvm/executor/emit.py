@@ -8,20 +8,20 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from evo_tvm.executor.peak import Peak
-from evo_tvm.executor.program import Call, ClearBorder, Copy, Pointer, Prepare, Program
+from evo_tvm.executor.program import Call, Copy, FillBorder, Pointer, Prepare, Program
 from evo_tvm.spec import TensorSpec
 
-_CLEAR_BORDER = """\
-/* Writes zeros around each of `planes` images; the pixels inside are left alone. */
-static void clear_border(uint8_t* at, int planes, int rows, int columns, int pixel, int top, int left, int bottom,
-                         int right) {
+_FILL_BORDER = """\
+/* Fills the border around each of `planes` images with a byte; the pixels inside are left alone. */
+static void fill_border(uint8_t* at, int byte, int planes, int rows, int columns, int pixel, int top, int left,
+                        int bottom, int right) {
   for (int p = 0; p < planes; ++p, at += (size_t)rows * columns * pixel) {
-    memset(at, 0, (size_t)top * columns * pixel);
-    memset(at + (size_t)(rows - bottom) * columns * pixel, 0, (size_t)bottom * columns * pixel);
+    memset(at, byte, (size_t)top * columns * pixel);
+    memset(at + (size_t)(rows - bottom) * columns * pixel, byte, (size_t)bottom * columns * pixel);
     for (int y = top; y < rows - bottom; ++y) {
       uint8_t* row = at + (size_t)y * columns * pixel;
-      memset(row, 0, (size_t)left * pixel);
-      memset(row + (size_t)(columns - right) * pixel, 0, (size_t)right * pixel);
+      memset(row, byte, (size_t)left * pixel);
+      memset(row + (size_t)(columns - right) * pixel, byte, (size_t)right * pixel);
     }
   }
 }
@@ -34,9 +34,9 @@ def emit_c(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     kernels: int,
-    peak: Peak | None = None,
+    peaks: Sequence[Peak] = (),
 ) -> str:
-    """The text of model.c, against executor/abi.h. peak: where given, the model can measure the CPU with it."""
+    """The text of model.c, against executor/abi.h. peaks: what the model can measure the CPU with."""
     sizes = [s.size * np.dtype(s.dtype).itemsize for s in (*inputs, *outputs)]
     calls = [s for s in program.steps if isinstance(s, Call)]
     symbols = {c.symbol: len(c.arguments) for c in calls}
@@ -53,8 +53,8 @@ def emit_c(
         f"const uint64_t evo_arena_bytes = {program.arena_bytes};",
         "",
         *_prepare(program.preparations),
-        *(_peak(peak) if peak is not None else ()),
-        *([_CLEAR_BORDER] if any(isinstance(s, ClearBorder) for s in program.steps) else []),
+        *(line for peak in peaks for line in _peak(peak)),
+        *([_FILL_BORDER] if any(isinstance(s, FillBorder) for s in program.steps) else []),
         "int32_t evo_model_main(void* const* inputs, void* const* outputs, const uint8_t* weights,",
         "                       const uint8_t* prepared, uint8_t* arena, uint64_t* ticks) {",
         "  int32_t code;",
@@ -85,22 +85,23 @@ def _prepare(preparations: Sequence[Prepare]) -> Iterator[str]:
 
 
 def _peak(peak: Peak) -> Iterator[str]:
+    name = "evo_model_peak" if peak.dtype == "float32" else "evo_model_integer_peak"
     yield f"extern int32_t {peak.symbol}(void*, void*, void*);"
-    yield "int64_t evo_model_peak(void) {"
-    yield f"  _Alignas(kAlign) float a[{peak.lanes}], b[{peak.lanes}], c[{peak.rows * peak.lanes}];"
-    yield f"  for (int i = 0; i < {peak.lanes}; ++i) a[i] = 1.5f, b[i] = 0.5f;"
+    yield f"int64_t {name}(void) {{"
+    yield "  ".join(["", *(f"_Alignas(kAlign) uint8_t {n}[{s}];" for n, s in zip("abc", peak.sizes, strict=True))])
+    yield "  memset(a, 63, sizeof a), memset(b, 63, sizeof b); /* as float32: 0.747 */"
     yield f"  {peak.symbol}(a, b, c);"
-    yield from (f"  return {peak.flops};", "}", "")
+    yield from (f"  return {peak.operations};", "}", "")
 
 
-def _step(step: Call | ClearBorder | Copy) -> Iterator[str]:
+def _step(step: Call | FillBorder | Copy) -> Iterator[str]:
     if isinstance(step, Call):
         arguments = ", ".join(f"(void*)({_pointer(p)})" for p in step.arguments)
         yield f"  if ((code = {step.symbol}({arguments}))) return code;"
         yield f"  if (ticks) ticks[{step.kernel + 1}] = evo_now_ns();"
-    elif isinstance(step, ClearBorder):
-        numbers = (step.planes, step.rows, step.columns, step.pixel_bytes, *step.halo)
-        yield f"  clear_border({_pointer(step.at)}, {', '.join(map(str, numbers))});"
+    elif isinstance(step, FillBorder):
+        numbers = (step.byte, step.planes, step.rows, step.columns, step.pixel_bytes, *step.halo)
+        yield f"  fill_border({_pointer(step.at)}, {', '.join(map(str, numbers))});"
     else:
         yield f"  memcpy({_pointer(step.target)}, {_pointer(step.source)}, {step.size_bytes});"
 

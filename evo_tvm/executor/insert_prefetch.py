@@ -18,7 +18,7 @@ from evo_tvm.executor.rewrite_statements import rewrite_statements, with_body
 
 #: The annotation: [parameter's number, bytes of a panel of it, panels, steps of the loop nest that work on a panel].
 ANNOTATION = "evo_prefetch"
-_LINE_BYTES, _LINE_FLOATS = 64, 16
+_LINE_BYTES = 64
 _READ, _SECOND_CACHE, _DATA = 0, 2, 1
 
 
@@ -49,7 +49,8 @@ def _fetches(buffer: Var, panel_bytes: int, panels: int, steps: int, nest: Seque
     lines = -(-panel_bytes // _LINE_BYTES)
     first = tirx.floordiv(step * lines, steps) + lines
     origin = [0] * (len(buffer.ty.shape) - 1)
-    places = [[*origin, (first + i) * _LINE_FLOATS] for i in range(-(-lines // steps))]
+    line = _LINE_BYTES * 8 // tvm.DataType(str(buffer.ty.dtype)).bits  # in elements
+    places = [[*origin, (first + i) * line] for i in range(-(-lines // steps))]
     return [
         tir_stmt.Evaluate(
             tirx.call_intrin(

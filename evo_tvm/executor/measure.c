@@ -1,5 +1,5 @@
 /*
- * What this CPU does at most, for profiles to compare kernels with: multiply-adds in registers, and reading memory.
+ * What this CPU does at most, for profiles to compare kernels with: multiply-adds, and reading memory.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -9,22 +9,24 @@
 #include "abi.h"
 
 #pragma weak evo_model_peak /* a library that is made to run one kernel does without */
+#pragma weak evo_model_integer_peak /* so does a model that has no integer kernels */
 
 /* Short samples, of which the best counts: what else the machine does then disturbs some of them only. */
 enum { kSamples = 40, kSampleNs = 500000, kPasses = 2, kPartBytes = 4 << 20, kHugePage = 2 << 20 };
 
 typedef struct {
-  int64_t calls, flops; /* of each thread */
+  int64_t (*peak)(void);
+  int64_t calls, operations; /* of each thread */
   uint8_t* memory;      /* of all: parts of kPartBytes, that of thread t at step s being number s * threads + t */
   int64_t steps, step;
 } Work;
 
 static int compute(int task_id, TVMParallelGroupEnv* env, void* data) {
   Work* work = data;
-  int64_t flops = 0;
+  int64_t operations = 0;
   (void)env;
-  for (int64_t i = 0; i < work->calls; ++i) flops += evo_model_peak();
-  if (task_id == 0) work->flops = flops;
+  for (int64_t i = 0; i < work->calls; ++i) operations += work->peak();
+  if (task_id == 0) work->operations = operations;
   return 0;
 }
 
@@ -62,12 +64,13 @@ static uint64_t timed(ParallelLambda lambda, Work* work) {
   return spent == 0 ? 1 : spent;
 }
 
-static double arithmetic(int32_t threads) {
+static double arithmetic(int64_t (*peak)(void), int32_t threads) {
   double best = 0;
-  Work work = {.calls = 1};
+  Work work = {.peak = peak, .calls = 1};
+  if (peak == NULL) return 0;
   while (timed(compute, &work) < kSampleNs) work.calls *= 2;
   for (int i = 0; i < kSamples; ++i) {
-    double rate = (double)threads * (double)work.flops / (double)timed(compute, &work);
+    double rate = (double)threads * (double)work.operations / (double)timed(compute, &work);
     if (rate > best) best = rate;
   }
   return best;
@@ -91,13 +94,14 @@ static double reading(int32_t threads, uint64_t bytes) {
   return best;
 }
 
-/* Measures on all threads of `pool` (NULL: on this thread alone). rates[0]: float32 arithmetic in GFLOP/s. rates[1]:
- * reading `bytes` of memory, of which the caches must hold a small part only, in GB/s. 0 is what could not be measured. Returns 0, or
- * kErrorNoThreads as evo_run does. */
-int32_t evo_measure(void* pool, uint64_t bytes, double rates[2]) {
+/* Measures on all threads of `pool` (NULL: on this thread alone). rates[0]: float32 arithmetic in GFLOP/s; rates[1]:
+ * that of bytes in GOP/s; rates[2]: reading `bytes` of memory, of which the caches must hold a small part only, in GB/s.
+ * 0 is what could not be measured. Returns 0, or kErrorNoThreads as evo_run does. */
+int32_t evo_measure(void* pool, uint64_t bytes, double rates[3]) {
   int32_t code = evo_enter(pool), threads = evo_pool_threads(pool);
   if (code != 0) return code;
-  rates[0] = evo_model_peak == NULL ? 0 : arithmetic(threads);
-  rates[1] = reading(threads, bytes);
+  rates[0] = arithmetic(evo_model_peak, threads);
+  rates[1] = arithmetic(evo_model_integer_peak, threads);
+  rates[2] = reading(threads, bytes);
   return evo_leave(pool, 0);
 }

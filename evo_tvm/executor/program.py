@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evo_tvm.executor.memory import Lifetime, align, plan_arena
-from evo_tvm.graph import Graph, Value
+from evo_tvm.graph import Graph, Layout, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 from evo_tvm.kernels.lower_group import LoweredGroup, Parameter
 from evo_tvm.kernels.pack import Packing, Preparation
@@ -36,10 +36,11 @@ class Call:
 
 
 @dataclass(frozen=True)
-class ClearBorder:
-    """Zeros around `planes` images of `rows` by `columns` pixels (border included) of `pixel_bytes` each."""
+class FillBorder:
+    """`byte` around `planes` images of `rows` by `columns` pixels (border included) of `pixel_bytes` each."""
 
     at: Pointer
+    byte: int
     planes: int
     rows: int
     columns: int
@@ -56,7 +57,7 @@ class Copy:
     size_bytes: int
 
 
-Step = Call | ClearBorder | Copy
+Step = Call | FillBorder | Copy
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,13 @@ class _Planner:
         offsets, arena_bytes = plan_arena(arena)
         pointer = self._pointers(external, offsets)
         steps: list[Step] = []
-        cleared: set[str] = set()
+        filled: set[str] = set()
         for i, (kernel, symbol) in enumerate(zip(self.lowered, symbols, strict=True)):
             for output in kernel.group.outputs:
                 root = self._storage(output)
-                if root not in cleared and any(self.graph.values[root].layout.halo):
-                    steps.append(_clear(self.graph.values[root], pointer(View(root, 0, (), (), ""))))
-                    cleared.add(root)
+                if root not in filled and any(self.graph.values[root].layout.halo):
+                    steps.append(_fill(self.graph.values[root], pointer(View(root, 0, (), (), ""))))
+                    filled.add(root)
             arguments = tuple(self._argument(p, pointer) for p in kernel.parameters)
             steps.append(Call(symbol, arguments, i))
         for name, target in copies:
@@ -180,7 +181,8 @@ class _Planner:
                     and out.root not in external
                     and self.last[view.root] == i
                     and (view.shape, view.strides, view.offset_bytes) == (out.shape, out.strides, out.offset_bytes)
-                    and self.graph.values[view.root].layout == self.graph.values[out.root].layout
+                    and np.dtype(view.dtype).itemsize == np.dtype(out.dtype).itemsize
+                    and _around(self.graph.values[view.root]) == _around(self.graph.values[out.root])
                 ):
                     root = self._storage(view.root)
                     self._merged[out.root] = root
@@ -237,9 +239,14 @@ class _Planner:
         return whole.data
 
 
-def _clear(value: Value, at: Pointer) -> ClearBorder:
+def _around(value: Value) -> tuple[Layout, int]:
+    """How the value lies, and what fills its border."""
+    return value.layout, value.zero if any(value.layout.halo) else 0
+
+
+def _fill(value: Value, at: Pointer) -> FillBorder:
     top, left, bottom, right = value.layout.halo
     n, c, h, w = value.shape
     block = value.layout.block
     pixel = block * np.dtype(value.dtype).itemsize
-    return ClearBorder(at, n * -(-c // block), h + top + bottom, w + left + right, pixel, value.layout.halo)
+    return FillBorder(at, value.zero, n * -(-c // block), h + top + bottom, w + left + right, pixel, value.layout.halo)

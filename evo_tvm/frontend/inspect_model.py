@@ -48,7 +48,12 @@ class ModelSummary:
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as plain data."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "quantized": self.quantized}
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the model says in QDQ form which of its values are integers."""
+        return "DequantizeLinear" in self.operators
 
     def __str__(self) -> str:
         operators = sorted(self.operators.items(), key=lambda item: (-item[1], item[0]))
@@ -59,6 +64,7 @@ class ModelSummary:
             *(f"input        {tensor}" for tensor in self.inputs),
             *(f"output       {tensor}" for tensor in self.outputs),
             f"parameters   {self.parameters:,} in {self.parameter_bytes / 1e6:.1f} MB",
+            *([f"quantized    QDQ form: {_count(self.operators)}"] if self.quantized else []),
             f"operators    {', '.join(f'{count} {name}' for name, count in operators)}",
             *(f"unsupported  {operator}" for operator in self.unsupported),
         ]
@@ -114,10 +120,17 @@ def _summary(value: ir.Value) -> TensorSummary:
     )
 
 
+_QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+
+def _count(operators: dict[str, int]) -> str:
+    return ", ".join(f"{operators.get(name, 0)} {name}" for name in _QDQ)
+
+
 # Operators of ordinary networks that the importer surely has; a test holds this list against it.
 _COMMON = frozenset(
     """
-    Add AveragePool BatchNormalization Clip Concat Constant Conv Dropout Flatten Gemm GlobalAveragePool Identity MatMul
-    MaxPool Mul Relu Reshape Sigmoid Softmax Sub Sum Transpose Unsqueeze
+    Add AveragePool BatchNormalization Clip Concat Constant Conv DequantizeLinear Dropout Flatten Gemm GlobalAveragePool
+    Identity MatMul MaxPool Mul QuantizeLinear Relu Reshape Sigmoid Softmax Sub Sum Transpose Unsqueeze
     """.split()
 )

@@ -6,6 +6,8 @@ High-Performance Deep Learning Convolutions on SIMD Architectures" (SC 2018) and
 
 from __future__ import annotations
 
+import math
+
 from tvm import te
 from tvm.ir import Expr
 
@@ -31,26 +33,33 @@ def conv2d(
     Result: (N, oc_blocks, OH, OW, ob), of the dtype of `data`. An NCHW tensor is the case ib = 1. With groups, a tile
     of channels lies within one group.
 
+    Of bytes the result is int32, and a step counts fours of channels, which lie side by side in the weights as dot
+    product instructions want them: (..., step, oc_tile, ob, 4).
+
     The stage is "conv". Where there are several chunks it sums "partial" (N, OC/ob, OH, OW, chunks, ob).
     """
     n, _, height, width, _ = (int(e) for e in data.shape)
-    _, _, chunk, kh, kw, step, oc_tile, ob = (int(e) for e in weight.shape)
-    ib = int(data.shape[4])
+    _, _, chunk, kh, kw, step, oc_tile, ob, *four = (int(e) for e in weight.shape)
+    terms, ib = math.prod(four), int(data.shape[4])
     chunks = int(weight.shape[0 if depth_outer else 1])
     out_h = (height - dilation[0] * (kh - 1) - 1) // stride[0] + 1
     out_w = (width - dilation[1] * (kw - 1) - 1) // stride[1] + 1
     blocks_per_group = oc_blocks // groups
     co, ci = te.reduce_axis((0, chunk), "co"), te.reduce_axis((0, step), "ci")
     r, s = te.reduce_axis((0, kh), "r"), te.reduce_axis((0, kw), "s")
-    steps = ib // step  # in a block of the input
+    q = [te.reduce_axis((0, terms), "q")] if four else []
+    steps = ib // (step * terms)  # in a block of the input
+    dtype = "int32" if four else str(data.dtype)
 
     def sum_chunk(b: Expr, o: Expr, i: Expr, j: Expr, c: Expr | int, v: Expr) -> Expr:
         first = (o // blocks_per_group) * (chunks * chunk) if groups > 1 else 0
         k = first + c * chunk + co
-        block, lane = (k, ci) if steps == 1 else (k // steps, k % steps * step + ci)
+        lane = ci * terms + q[0] if four else ci
+        block, lane = (k, lane) if steps == 1 else (k // steps, k % steps * (step * terms) + lane)
         pixel = data[b, block, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], lane]
         place = (c, o // oc_tile) if depth_outer else (o // oc_tile, c)
-        return te.sum(pixel * weight[(*place, co, r, s, ci, o % oc_tile, v)], axis=[co, r, s, ci])
+        factor = weight[(*place, co, r, s, ci, o % oc_tile, v, *q)]
+        return te.sum(pixel.astype(dtype) * factor.astype(dtype), axis=[co, r, s, ci, *q])
 
     shape = (n, oc_blocks, out_h, out_w)
     if chunks == 1:

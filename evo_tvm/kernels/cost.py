@@ -9,9 +9,20 @@ import numpy as np
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 from evo_tvm.kernels.lower_group import LoweredGroup
 
+#: Operators that convert bytes as they read them.
+_CONVERTING = frozenset(("avg_pool2d", "global_avg_pool2d", "tir", *EXPRESSIONS))
+
+
+def computes_in(kernel: LoweredGroup) -> str:
+    """What the anchor computes in: "int8" where it reads bytes and does not convert them; else "float32"."""
+    anchor = kernel.group.anchor
+    read = [kernel.inputs[a].dtype for a in anchor.args[:1] if a < len(kernel.inputs)]
+    return "int8" if read and read[0] in ("int8", "uint8") and anchor.kind not in _CONVERTING else "float32"
+
 
 def flops(kernel: LoweredGroup) -> int:
-    """Floating-point operations of one call: a multiply-add counts two, an elementwise operator one an element.
+    """Operations of one call, in whatever it computes: a multiply-add counts two, an elementwise operator one an
+    element.
 
     Logical shapes count: work on channels that only pad a block is not work. TIR functions count as zero.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Expr as PrimExpr
 
@@ -13,6 +14,11 @@ Expression = Callable[..., PrimExpr]
 
 def _f(value: float) -> PrimExpr:
     return tirx.const(value, "float32")
+
+
+def _blend(a: PrimExpr, b: PrimExpr, *, left: float, right: float, start: float) -> PrimExpr:
+    """a * left + (b * right + start), of integers."""
+    return _real(a) * _f(left) + (_real(b) * _f(right) + _f(start))
 
 
 def _clip(x: PrimExpr, *, min: float, max: float) -> PrimExpr:
@@ -43,11 +49,46 @@ def _gelu_tanh(x: PrimExpr) -> PrimExpr:
     return x * _f(0.5) * (_f(1) + tirx.tanh(x * _f(0.7978845608028654) * (_f(1) + _f(0.044715) * x * x)))
 
 
-#: operator -> its value from the values of its operands and its attributes, all float32
+def rounded(x: PrimExpr, *, scale: float, zero_point: int, dtype: str) -> PrimExpr:
+    """round(x / scale) + zero_point, half to even, as int32: at most the largest of `dtype`, but not yet at least the
+    smallest.
+
+    The bound comes before rounding, since numbers beyond 32 bits have no integer. It also keeps the product from being
+    fused with what follows: it is rounded on its own, as in other engines.
+    """
+    y = x if scale == 1 else x / _f(scale)
+    whole = tirx.call_llvm_pure_intrin("int32", "llvm.lrint", tirx.min(y, _f(int(np.iinfo(dtype).max) - zero_point)))
+    return whole if zero_point == 0 else whole + tirx.const(zero_point, "int32")
+
+
+def narrowed(x: PrimExpr, dtype: str) -> PrimExpr:
+    """What `rounded` gave, as bytes."""
+    return tirx.max(x, tirx.const(int(np.iinfo(dtype).min), "int32")).astype(dtype)
+
+
+def _quantize(x: PrimExpr, *, scale: float, zero_point: int, dtype: str) -> PrimExpr:
+    """round(x / scale) + zero_point, cut off at the bounds of `dtype`."""
+    return narrowed(rounded(x, scale=scale, zero_point=zero_point, dtype=dtype), dtype)
+
+
+def _dequantize(q: PrimExpr, *, scale: float, zero_point: int) -> PrimExpr:
+    """(q - zero_point) * scale; q are integers, or a mean of them."""
+    number = _real(q)
+    return (number if zero_point == 0 else number - _f(zero_point)) * _f(scale)
+
+
+def _real(q: PrimExpr) -> PrimExpr:
+    """The number as float32; one that was made a byte here is taken as it was before."""
+    return (q.value if isinstance(q, tirx.Cast) else q).astype("float32")
+
+
+#: operator -> its value from the values of its operands and its attributes, all float32 where it does not say otherwise
 EXPRESSIONS: Mapping[str, Expression] = {
     "abs": tirx.abs,
     "add": lambda a, b: a + b,
+    "blend": _blend,
     "clip": _clip,
+    "dequantize": _dequantize,
     "divide": lambda a, b: a / b,
     "erf": tirx.erf,
     "exp": tirx.exp,
@@ -61,7 +102,9 @@ EXPRESSIONS: Mapping[str, Expression] = {
     "multiply": lambda a, b: a * b,
     "negative": lambda a: -a,
     "prelu": _prelu,
+    "quantize": _quantize,
     "relu": lambda a: tirx.max(a, _f(0)),
+    "rescale": lambda sums, scale: sums.astype("float32") * scale,
     "rsqrt": lambda a: _f(1) / tirx.sqrt(a),
     "sigmoid": _sigmoid,
     "silu": lambda a: a * _sigmoid(a),

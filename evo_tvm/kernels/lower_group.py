@@ -67,6 +67,10 @@ def _plain_parameter(value: Value, placement: Placement) -> Parameter:
     return Parameter(value.name, placement.view(value.name))
 
 
+#: Anchors whose schedules make bytes of several vectors at once: "rounded", int32, is a stage before "output".
+_NARROWING = ("conv2d", "depthwise_conv2d")
+
+
 class Lowering:
     """A group on its way into TE: algorithms declare their parameters here, in order.
 
@@ -273,17 +277,29 @@ class Lowering:
         needed = {a for op in ops for a in op.args if a < len(self.values)}
         operands = {i: self._operand(i, shape, block) for i in sorted(needed)}
 
-        def element(*index):  # type: ignore[no-untyped-def]
-            results: dict[int, Expr] = {i: load(index) for i, load in operands.items()}
+        def results(index: tuple[Expr, ...], ops: tuple[Op, ...]) -> dict[int, Expr]:
+            found = {i: load(index) for i, load in operands.items()}
             if anchor is not None:
-                results[first - 1] = anchor(*index)
+                found[first - 1] = anchor(*index)
             for k, op in enumerate(ops):
-                results[first + k] = elementwise.apply(op.kind, [results[a] for a in op.args], op.attrs)
-            result = results[first + len(ops) - 1]
-            if block == 1 or self.out.shape[1] % block == 0 or all(op.kind in elementwise.FINITE for op in ops):
-                return result
-            return tirx.Select(index[1] * block + index[4] < self.out.shape[1], result, tirx.const(0, "float32"))
+                found[first + k] = elementwise.apply(op.kind, [found[a] for a in op.args], op.attrs)
+            return found
 
+        def element(*index: Expr) -> Expr:
+            result = results(index, ops)[first + len(ops) - 1]
+            padded = block > 1 and self.out.shape[1] % block != 0 and self.out.dtype == "float32"
+            if not padded or all(op.kind in elementwise.FINITE for op in ops):
+                return result
+            return tirx.Select(index[1] * block + index[4] < self.out.shape[1], result, _zero(self.out))
+
+        last = ops[-1] if ops else None
+        if self.group.anchor.kind in _NARROWING and last and last.kind == "quantize" and self.out.dtype == "uint8":
+            whole = te.compute(
+                shape,
+                lambda *at: elementwise.rounded(results(at, ops[:-1])[last.args[0]], **last.attrs),
+                name="rounded",
+            )
+            return te.compute(shape, lambda *at: elementwise.narrowed(whole[at], last.attrs["dtype"]), name="output")
         return te.compute(shape, element, name="output")
 
     def _operand(self, index: int, shape: tuple[int, ...], block: int) -> Callable[[tuple[Expr, ...]], Expr]:

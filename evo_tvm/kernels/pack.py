@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evo_tvm.kernels.depthwise_dot import pack_depthwise_dot
 from evo_tvm.kernels.grouped import pack_lanewise, pack_windowed
 from evo_tvm.kernels.im2col import pack_im2col
 from evo_tvm.kernels.indirect import pack_indirect
@@ -38,15 +39,18 @@ class Packing:
     """How a constant is laid out for a kernel, and the shape that it then has.
 
     conv2d: OIHW -> (tiles, chunks, chunk, H, W, step, oc_tile, ob), `oc_tile` blocks of output channels a tile and
-    `chunk` steps of input channels a chunk; conv2d_by_depth: the same, chunks before tiles;
+    `chunk` steps of input channels a chunk; with a ninth extent 4, a step is fours of channels, innermost;
+    conv2d_by_depth: the same, chunks before tiles;
     pointwise: the same for 1x1, (tiles, I/ib, ib, oc_tile, ob); filters: OIHW -> (O/ob, I, H, W, ob);
     winograd2, winograd4: OIHW -> WEIGHT_AXES of kernels/winograd.py, transformed, made of filters at load;
     depthwise: (C, 1, H, W) -> (C/b, H, W, b); dense: (K, N) -> (tiles, chunks, chunk, panel_tile, b), `panel_tile`
-    panels of b columns a tile and `chunk` rows a chunk; blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only;
-    im2col, indirect, windowed, lanewise, transposed: as the functions of these names in kernels/ say.
+    panels of b columns a tile and `chunk` rows a chunk; with a sixth extent 4, fours of rows, innermost;
+    blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only;
+    im2col, indirect, windowed, lanewise, transposed, depthwise_dot: as the functions of these names in kernels/ say.
     Channels are padded up to whole blocks with zeros.
 
-    extra: what the shape does not tell: (ib,) of im2col, (groups,) of windowed, (top, left) of transposed.
+    extra: what the shape does not tell: (ib,) of im2col, (groups,) of windowed, (top, left) of transposed, (stride,) of
+    depthwise_dot.
     """
 
     kind: str
@@ -88,10 +92,11 @@ def _pad(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _conv2d(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    tiles, chunks, chunk, kh, kw, ib, oc_tile, ob = shape
-    padded = _pad(data, (tiles * oc_tile * ob, chunks * chunk * ib, kh, kw))
-    axes = padded.reshape(tiles, oc_tile, ob, chunks, chunk, ib, kh, kw)
-    return axes.transpose(0, 3, 4, 6, 7, 5, 1, 2)
+    tiles, chunks, chunk, kh, kw, step, oc_tile, ob, *four = shape
+    terms = math.prod(four)
+    padded = _pad(data, (tiles * oc_tile * ob, chunks * chunk * step * terms, kh, kw))
+    axes = padded.reshape(tiles, oc_tile, ob, chunks, chunk, step, terms, kh, kw)
+    return axes.transpose(0, 3, 4, 7, 8, 5, 1, 2, 6).reshape(shape)
 
 
 def _conv2d_by_depth(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -115,9 +120,11 @@ def _depthwise(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _dense(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    tiles, chunks, chunk, panel_tile, block = shape
-    padded = _pad(data, (chunks * chunk, tiles * panel_tile * block))
-    return padded.reshape(chunks, chunk, tiles, panel_tile, block).transpose(2, 0, 1, 3, 4)
+    tiles, chunks, chunk, panel_tile, block, *four = shape
+    terms = math.prod(four)
+    padded = _pad(data, (chunks * chunk * terms, tiles * panel_tile * block))
+    axes = padded.reshape(chunks, chunk, terms, tiles, panel_tile, block)
+    return axes.transpose(3, 0, 1, 4, 5, 2).reshape(shape)
 
 
 def _blocked(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -146,6 +153,10 @@ def _lanewise(data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return pack_lanewise(data, shape[-1])
 
 
+def _depthwise_dot(data: np.ndarray, shape: tuple[int, ...], stride: int) -> np.ndarray:
+    return pack_depthwise_dot(data, shape[4], stride)
+
+
 def _transposed(data: np.ndarray, shape: tuple[int, ...], top: int, left: int) -> np.ndarray:
     return pack_transposed(data, (shape[0], shape[1]), (top, left), ib=shape[6], ob=shape[8], oc_tile=shape[7])
 
@@ -157,6 +168,7 @@ _PACKERS: Mapping[str, Callable[..., np.ndarray]] = {
     "filters": _filters,
     "pointwise": _pointwise,
     "depthwise": _depthwise,
+    "depthwise_dot": _depthwise_dot,
     "dense": _dense,
     "blocked": _blocked,
     "im2col": _im2col,

@@ -32,11 +32,12 @@ def pool2d(
         and top == left == 0
     )
     is_max = kind == "max_pool2d"
-    empty = tirx.min_value("float32") if is_max else tirx.const(0.0, "float32")
+    dtype = str(data.dtype) if is_max else "float32"
+    empty = tirx.min_value(dtype) if is_max else tirx.const(0.0, dtype)
 
     def tap(b, c, i, j, v):  # type: ignore[no-untyped-def]
         y, x = i * stride[0] + r * dilation[0] - top, j * stride[1] + s * dilation[1] - left
-        pixel = data[b, c, y, x, v]
+        pixel = data[b, c, y, x, v].astype(dtype)
         if not inside:
             pixel = tirx.if_then_else(tirx.all(y >= 0, y < height, x >= 0, x < width), pixel, empty)
         return te.max(pixel, axis=[r, s]) if is_max else te.sum(pixel, axis=[r, s])
@@ -76,4 +77,6 @@ def global_avg_pool2d(data: te.Tensor) -> te.Tensor:
     """Mean over H and W. data: (N, C/b, H, W, b); result: (N, C/b, b), a sum: the caller scales it."""
     n, blocks, height, width, block = (int(e) for e in data.shape)
     r, s = te.reduce_axis((0, height), "r"), te.reduce_axis((0, width), "s")
-    return te.compute((n, blocks, block), lambda b, c, v: te.sum(data[b, c, r, s, v], axis=[r, s]), name="pool")
+    return te.compute(
+        (n, blocks, block), lambda b, c, v: te.sum(data[b, c, r, s, v].astype("float32"), axis=[r, s]), name="pool"
+    )

@@ -11,10 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from evo_tvm.graph import Graph, Group, Layout, Op, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
-from evo_tvm.workload import FEW_CHANNELS
+from evo_tvm.workload import FEW_CHANNELS, few_block
 
+#: The same pixel of blocks that lie apart by a multiple of this falls into the same few sets of the first cache, which
+#: then holds less of the depth than neighbouring tiles could share. With a stride they share half of each line.
+_ALIAS_BYTES = 1024
 _CONVOLUTIONS = ("conv2d", "conv2d_transpose", "depthwise_conv2d", "depthwise_pointwise")
 
 #: Kernels that can write their result into a border or into a part of a larger value.
@@ -45,6 +50,13 @@ def copy_bordered_views(groups: Iterable[Group], values: Mapping[str, Value]) ->
     ]
 
 
+def _plane_bytes(value: Value, halo: tuple[int, int, int, int]) -> int:
+    """From one block of channels to the next."""
+    _, _, height, width = value.shape
+    pixels = (height + halo[0] + halo[2]) * (width + halo[1] + halo[3])
+    return pixels * value.layout.block * np.dtype(value.dtype).itemsize
+
+
 def _read_behind_anchor(group: Group, index: int) -> bool:
     """Whether the epilogue reads input `index` too, and so wants it in the layout of the result."""
     return any(index in op.args for op in group.ops[1:])
@@ -62,6 +74,7 @@ class _Assigner:
         for group in self.graph.groups:
             self._add(group)
         outputs = tuple(self._in_layout(name, 1) for name in self.graph.outputs)
+        self._spread_planes()
         groups = copy_bordered_views(self.groups, self.values)
         return replace(self.graph, outputs=outputs).with_groups(groups, **self.values)
 
@@ -80,6 +93,19 @@ class _Assigner:
             self._placeable.update(group.outputs)
         self.groups.append(replace(group, inputs=inputs))
 
+    def _spread_planes(self) -> None:
+        """One more row or column around images of bytes, read with a stride, whose channel blocks would lie apart by a
+        multiple of `_ALIAS_BYTES`."""
+        strided = (g for g in self.groups if g.anchor.kind in _CONVOLUTIONS and max(g.anchor.attrs["stride"]) > 1)
+        read = {g.inputs[g.anchor.args[0]] for g in strided}
+        for name in sorted(name for name in read & self._placeable if self.values[name].dtype == "uint8"):
+            value = self.values[name]
+            top, left, bottom, right = value.layout.halo
+            halos = ((top, left, bottom + rows, right + columns) for rows, columns in ((0, 0), (1, 0), (0, 1), (1, 1)))
+            spread = next((halo for halo in halos if _plane_bytes(value, halo) % _ALIAS_BYTES), None)
+            if spread is not None:
+                self.values[name] = replace(value, layout=replace(value.layout, halo=spread))
+
     def _wanted(self, group: Group) -> tuple[list[int | None], int]:
         """(block wanted of each input, None for a constant; block of the result)."""
         kind = group.anchor.kind
@@ -95,7 +121,8 @@ class _Assigner:
             wanted[anchor] = blocks[0]
         elif kind in ("conv2d", "conv2d_transpose"):
             few = values[anchor].shape[1] <= FEW_CHANNELS and values[anchor].layout.block == 1
-            wanted[anchor] = 1 if few and not _read_behind_anchor(group, anchor) else self.block
+            block = few_block(values[anchor].dtype)
+            wanted[anchor] = block if few and not _read_behind_anchor(group, anchor) else self.block
         elif kind in ("depthwise_conv2d", "depthwise_pointwise"):
             wanted[anchor] = self.block
         elif kind in ("max_pool2d", "avg_pool2d", "channel_slice", "upsample"):

@@ -94,7 +94,7 @@ def choose_algorithms(
 def _fits(name: str | None, workload: Workload, target: Target) -> bool:
     """Whether the operator has the algorithm, and it computes this workload."""
     algorithm = ALGORITHMS[workload.operator].get(name) if name is not None else None
-    return algorithm is not None and algorithm.refuse(workload, target) is None
+    return algorithm is not None and algorithm.refusal(workload, target) is None
 
 
 def apply_decision(group: Group, workload: Workload, decision: Decision) -> Group:

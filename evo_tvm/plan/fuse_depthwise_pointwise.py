@@ -38,10 +38,11 @@ def fuse_depthwise_pointwise(graph: Graph, target: Target, num_threads: int, log
 
 
 def _fits(graph: Graph, first: Group, second: Group, consumers: Mapping[str, list[Group]]) -> bool:
-    """A depthwise convolution read by nobody but a plain 1x1 convolution."""
+    """A depthwise convolution in float, read by nobody but a plain 1x1 convolution."""
     attrs = second.anchor.attrs
     return (
         first.anchor.kind == "depthwise_conv2d"
+        and graph.values[first.output].dtype == "float32"
         and len(consumers[first.output]) == 1
         and first.output not in graph.outputs
         and graph.values[second.inputs[second.anchor.args[1]]].shape[2:] == (1, 1)

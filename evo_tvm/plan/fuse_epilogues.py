@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from evo_tvm.graph import Graph, Group, Op
 from evo_tvm.kernels.elementwise import EXPRESSIONS
@@ -46,7 +46,7 @@ def _fuse_once(graph: Graph) -> Graph:
     groups: list[Group | None] = list(graph.groups)
     place = {name: i for i, g in enumerate(graph.groups) for name in g.outputs}  # where a value is made now
     for here, group in enumerate(graph.groups):
-        if group.anchor.kind not in EXPRESSIONS:
+        if group.anchor.kind not in EXPRESSIONS or _wanted_as_bytes(group, consumers):
             continue
         shape = graph.values[group.output].shape
         feeders = []
@@ -71,6 +71,11 @@ def _fuse_once(graph: Graph) -> Graph:
         groups[at], groups[here] = None, _join(feeder, groups[here] or group, name)
         place[group.output] = here
     return graph.with_groups([g for g in groups if g is not None])
+
+
+def _wanted_as_bytes(group: Group, consumers: Mapping[str, list[Group]]) -> bool:
+    """Whether it converts bytes for several readers, each of which does that as it reads (`inline_dequantize`)."""
+    return group.anchor.kind == "dequantize" and len(consumers[group.output]) > 1
 
 
 def _ends_elementwise(group: Group) -> bool:

@@ -16,7 +16,7 @@ from tvm import relax
 from tvm.ir import GenericConst
 
 from evo_tvm.errors import CompileError
-from evo_tvm.graph import Graph, Group, Op, Value
+from evo_tvm.graph import Codes, Graph, Group, Op, Value, real, transposed
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 from evo_tvm.plan.storage import permuted
 
@@ -100,10 +100,9 @@ class _Reader:
         kind = value.op.name.removeprefix("relax.")
         if kind == "call_tir":
             return self._add_tir(module[value.args[0]], var, self._operand(value.args[1], env))
-        if kind in _VIEWS:
-            seen = self.values[self._operand(value.args[0], env)[0]]
-            if seen.data is not None:
-                return [self.new_value(var.name, None, seen.data.reshape(_static_shape(var.ty, var.name)))]
+        known = self._known(kind, var, value, env)
+        if known is not None:
+            return [known]
         claimed = self._claim(_RENAMED.get(kind, kind), value, env)
         if claimed is not None:
             name, operands, attrs = claimed
@@ -111,6 +110,29 @@ class _Reader:
             self.groups.append(Group(output, operands, (output,), (Op(name, tuple(range(len(operands))), attrs),)))
             return [output]
         return self._legalize(kind, var, value, env)
+
+    def _known(self, kind: str, var: relax.Var, call: relax.Call, env: Mapping[relax.Var, list[str]]) -> str | None:
+        """A constant that is made of another one; what is known of its integers is kept."""
+        if kind not in _VIEWS | {"dequantize", "permute_dims"}:
+            return None
+        seen = self.values[self._operand(call.args[0], env)[0]]
+        if seen.data is None:
+            return None
+        if kind in _VIEWS:
+            return self.new_value(var.name, None, seen.data.reshape(_static_shape(var.ty, var.name)))
+        if kind == "permute_dims":
+            axes = call.attrs.axes
+            order = _ints(axes) if axes is not None else tuple(reversed(range(seen.data.ndim)))
+            name = self.new_value(var.name, None, seen.data.transpose(order))
+            codes = None if seen.codes is None else transposed(seen.codes, order)
+        else:
+            scale, zero_point = (self.values[self._operand(a, env)[0]].data for a in call.args[1:3])
+            if scale is None or zero_point is None or str(call.ty.dtype) != "float32":
+                return None
+            codes = Codes(seen.data, scale, zero_point, int(call.attrs.axis) % max(seen.data.ndim, 1))
+            name = self.new_value(var.name, None, real(codes))
+        self.values[name] = replace(self.values[name], codes=codes)
+        return name
 
     def _add_tir(self, func: tvm.tirx.PrimFunc, var: relax.Var, operands: list[str]) -> list[str]:
         types = var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]
@@ -159,7 +181,11 @@ class _Reader:
         """(kind, operands, attributes) if a kernel of ours computes this call."""
         if kind in _VIEWS:
             return "view", (self._operand(call.args[0], env)[0],), {}
-        if not isinstance(call.ty, relax.TensorType) or str(call.ty.dtype) != "float32":
+        if not isinstance(call.ty, relax.TensorType):
+            return None
+        if kind in ("quantize", "dequantize"):
+            return self._claim_quantization(kind, call, env)
+        if str(call.ty.dtype) != "float32":
             return None
         operands = [a for a in call.args if _holds_tensors(a.ty)]
         names = tuple(n for a in operands for n in self._operand(a, env))
@@ -175,6 +201,21 @@ class _Reader:
         claim = getattr(self, f"_claim_{kind.replace('.', '_')}", None)
         found = claim(call, values) if claim else None
         return (found[0], names, found[1]) if found else None
+
+    def _claim_quantization(
+        self, kind: str, call: relax.Call, env: Mapping[relax.Var, list[str]]
+    ) -> tuple[str, tuple[str, ...], dict[str, Any]] | None:
+        """Between float32 and bytes, with one scale that is known."""
+        data, scale, zero_point = (self.values[self._operand(a, env)[0]] for a in call.args)
+        dtypes = {str(call.ty.dtype), data.dtype}
+        if scale.data is None or zero_point.data is None or scale.size * zero_point.size != 1:
+            return None
+        if "float32" not in dtypes or len(dtypes & {"uint8", "int8"}) != 1:
+            return None
+        attrs: dict[str, Any] = {"scale": float(scale.data.item()), "zero_point": int(zero_point.data.item())}
+        if kind == "quantize":
+            attrs["dtype"] = str(call.ty.dtype)
+        return kind, (data.name,), attrs
 
     def _claim_prelu(
         self, call: relax.Call, names: tuple[str, ...]

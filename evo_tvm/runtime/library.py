@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from evo_tvm.errors import ArtifactError, EvoError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 _KERNEL_ERROR_NO_THREADS = -1001
 
 

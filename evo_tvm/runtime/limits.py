@@ -18,30 +18,34 @@ _CACHES_OVER, _LEAST_BYTES, _MOST_BYTES = 4, 64 << 20, 256 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """On the threads of a module: float32 arithmetic in the vectors of its target, and reading memory.
+    """On the threads of a module: float32 arithmetic in the vectors of its target, reading memory, and multiply-adds of
+    bytes, two operations each.
 
     None: not measured, since the library has no kernel for it, or the machine no memory.
     """
 
     peak_gflops_per_s: float | None
     memory_gbytes_per_s: float | None
+    integer_peak_gops_per_s: float | None = None
 
 
-_known: dict[tuple[TargetInfo, int], Limits] = {}
+_known: dict[tuple[TargetInfo, int, bool], Limits] = {}
 
 
-def measure_limits(library: Library, pool: int, threads: int, target: TargetInfo) -> Limits:
-    """Measured once a process for each target and number of threads: this takes about 0.1 s.
+def measure_limits(library: Library, pool: int, threads: int, target: TargetInfo, integers: bool) -> Limits:
+    """Measured once a process for each target and number of threads, and once more where there are integer kernels
+    (`integers`): this takes about 0.1 s.
 
     Raises EvoError: the pool's threads cannot be had.
     """
-    key = (target, threads)
+    key = (target, threads, integers)
     if key not in _known:
-        rates = (ctypes.c_double * 2)()
+        rates = (ctypes.c_double * 3)()
         code = library.measure(pool, min(max(_CACHES_OVER * _largest_cache(), _LEAST_BYTES), _MOST_BYTES), rates)
         if code != 0:
             raise run_error(code, "measuring the CPU")
-        _known[key] = Limits(rates[0] or None, rates[1] or None)
+        peak, integer_peak, memory = (value or None for value in rates)
+        _known[key] = Limits(peak, memory, integer_peak)
     return _known[key]
 
 

@@ -37,7 +37,8 @@ class KernelInfo:
     """One kernel, in the order of calls.
 
     `operator`: what it computes; `algorithm`: how; `schedule`: the configuration that it was scheduled with;
-    `layers`: the ONNX nodes that were fused into it; `flops`, `bytes`: arithmetic, and memory touched at least, a call.
+    `layers`: the ONNX nodes that were fused into it; `flops`, `bytes`: arithmetic, and memory touched at least, a call;
+    `dtype`: what it computes in, "float32" or "int8".
     """
 
     name: str
@@ -47,6 +48,16 @@ class KernelInfo:
     layers: tuple[str, ...] = ()
     flops: int = 0
     bytes: int = 0
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class StayedFloat:
+    """A layer of a quantized model that is computed in float, and why."""
+
+    layer: str
+    operator: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,9 @@ class Manifest:
 
     `evo_tvm`, `tvm`: the versions that compiled it. `arena_bytes`: the memory that a run needs beside the weights.
     `prepared_bytes`: what loading makes of some of the weights, beside them.
-    `plan`: the compiler's decisions, as it wrote them. `checksums`: blake3, in hexadecimal, of the other members.
+    `plan`: the compiler's decisions, as it wrote them. `stayed_float`: layers that could compute in integers, and do
+    not. `quantization`: where compiling quantized the model, its options, what it left in float, and the accuracy.
+    `checksums`: blake3, in hexadecimal, of the other members.
     """
 
     evo_tvm: str
@@ -68,6 +81,8 @@ class Manifest:
     kernels: tuple[KernelInfo, ...]
     prepared_bytes: int = 0
     plan: tuple[Any, ...] = ()
+    stayed_float: tuple[StayedFloat, ...] = ()
+    quantization: Mapping[str, Any] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -138,10 +153,14 @@ class _Reader:
         return tuple(values)
 
     def _each(
-        self, fields: Mapping[str, Any], name: str, read: Callable[[Mapping[str, Any], str], _T]
+        self,
+        fields: Mapping[str, Any],
+        name: str,
+        read: Callable[[Mapping[str, Any], str], _T],
+        default: list[Any] | None = None,
     ) -> tuple[_T, ...]:
         items = []
-        for i, item in enumerate(self._field(fields, "", name, list)):
+        for i, item in enumerate(self._field(fields, "", name, list, default)):
             if not isinstance(item, dict):
                 raise self._fail(f"{name}[{i}]", "an object", item)
             items.append(read(item, f"{name}[{i}]"))
@@ -162,7 +181,11 @@ class _Reader:
             layers=self._texts(fields, path, "layers", []),
             flops=self._natural(fields, path, "flops", default=0),
             bytes=self._natural(fields, path, "bytes", default=0),
+            dtype=self._field(fields, path, "dtype", str, "float32"),
         )
+
+    def _stayed_float(self, fields: Mapping[str, Any], path: str) -> StayedFloat:
+        return StayedFloat(*(self._field(fields, path, name, str) for name in ("layer", "operator", "reason")))
 
     def manifest(self, fields: object) -> Manifest:
         if not isinstance(fields, dict):
@@ -197,5 +220,7 @@ class _Reader:
             kernels=self._each(fields, "kernels", self._kernel),
             prepared_bytes=self._natural(fields, "", "prepared_bytes", default=0),
             plan=tuple(self._field(fields, "", "plan", list, [])),
+            stayed_float=self._each(fields, "stayed_float", self._stayed_float, []),
+            quantization=self._field(fields, "", "quantization", dict, {}),
             checksums=checksums,
         )

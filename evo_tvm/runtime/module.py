@@ -207,7 +207,8 @@ class Module:
         with self._lock:
             if self._pool is None:
                 raise UsageError("this Module is closed", where=self._where, hint="Load the model again.")
-            limits = measure_limits(self._library, self._pool, self._num_threads, self.manifest.target)
+            integers = any(kernel.dtype == "int8" for kernel in self.manifest.kernels)
+            limits = measure_limits(self._library, self._pool, self._num_threads, self.manifest.target, integers)
         return profile_of(self.manifest.kernels, times_ms, limits, self._provenance())
 
     def _values(self, inputs: Mapping[str, object] | None) -> list[object]:

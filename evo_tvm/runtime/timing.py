@@ -106,9 +106,10 @@ class KernelProfile:
     """The time of one kernel over all profiled runs.
 
     `share`: its part of the sum of all kernels' medians. `flops`, `bytes`: arithmetic, and memory touched at least, a
-    call; 0 where they are not known. The rates come from `min_ms`. `peak_share` and `memory_share` are their parts of
-    what the CPU does at most; algorithms that need less arithmetic than the operator (Winograd), and memory that is
-    still in a cache, exceed 1. `bound`: "arithmetic" or "memory", whichever of the two would take longer at its best;
+    call; 0 where they are not known. `dtype`: what it computes in, "float32" or "int8", of which `gflops_per_s` counts
+    operations, too. The rates come from `min_ms`. `peak_share` and `memory_share` are their parts of what the CPU does
+    at most, in that type; algorithms that need less arithmetic than the operator (Winograd), and memory that is still
+    in a cache, exceed 1. `bound`: "arithmetic" or "memory", whichever of the two would take longer at its best;
     `bound_share`: that time in parts of `min_ms`. None: not known.
     """
 
@@ -126,6 +127,7 @@ class KernelProfile:
     gbytes_per_s: float | None
     peak_share: float | None
     memory_share: float | None
+    dtype: str = "float32"
 
     @property
     def bound(self) -> str | None:
@@ -148,6 +150,7 @@ class Profile:
 
     `peak_gflops_per_s`, `memory_gbytes_per_s`: what this CPU does at most on as many threads: float32 multiply-adds in
     the target's vectors, and reading memory, both measured in this process; None where they could not be.
+    `integer_peak_gops_per_s`: multiply-adds of bytes, two operations each; None where no kernel computes in integers.
     """
 
     kernels: tuple[KernelProfile, ...]
@@ -155,6 +158,7 @@ class Profile:
     samples: int
     peak_gflops_per_s: float | None
     memory_gbytes_per_s: float | None
+    integer_peak_gops_per_s: float | None
     provenance: Provenance
 
     @property
@@ -169,7 +173,10 @@ class Profile:
 
     @property
     def peak_share(self) -> float | None:
-        return part(self.gflops_per_s, self.peak_gflops_per_s)
+        """The time that all arithmetic would take at the peaks of what it is in, in parts of the time that it took."""
+        counted = [kernel for kernel in self.kernels if kernel.gflops_per_s is not None]
+        ideal_ms = [kernel.peak_share * kernel.min_ms for kernel in counted if kernel.peak_share is not None]
+        return part(sum(ideal_ms), self._min_ms) if ideal_ms and len(ideal_ms) == len(counted) else None
 
     @property
     def memory_share(self) -> float | None:
@@ -190,7 +197,8 @@ def profile_of(kernels: Sequence[KernelInfo], times_ms: np.ndarray, limits: Limi
     """The profile of runs whose kernels took `times_ms`, (runs, kernels), on a CPU of these limits."""
     medians, minima = np.median(times_ms, axis=0), times_ms.min(axis=0)
     total = float(medians.sum())
-    peak, memory = limits.peak_gflops_per_s, limits.memory_gbytes_per_s
+    memory = limits.memory_gbytes_per_s
+    peaks = {"float32": limits.peak_gflops_per_s, "int8": limits.integer_peak_gops_per_s}
     profiles = []
     for kernel, median, least in zip(kernels, medians.tolist(), minima.tolist(), strict=True):
         gflops, gbytes = rate(kernel.flops, least), rate(kernel.bytes, least)
@@ -208,12 +216,21 @@ def profile_of(kernels: Sequence[KernelInfo], times_ms: np.ndarray, limits: Limi
                 bytes=kernel.bytes,
                 gflops_per_s=gflops,
                 gbytes_per_s=gbytes,
-                peak_share=part(gflops, peak),
+                peak_share=part(gflops, peaks.get(kernel.dtype)),
                 memory_share=part(gbytes, memory),
+                dtype=kernel.dtype,
             )
         )
     whole = percentile(times_ms.sum(axis=1).tolist(), 50)
-    return Profile(tuple(profiles), whole, len(times_ms), peak, memory, provenance)
+    return Profile(
+        kernels=tuple(profiles),
+        total_ms=whole,
+        samples=len(times_ms),
+        peak_gflops_per_s=limits.peak_gflops_per_s,
+        memory_gbytes_per_s=memory,
+        integer_peak_gops_per_s=limits.integer_peak_gops_per_s,
+        provenance=provenance,
+    )
 
 
 def rate(amount: int, ms: float) -> float | None:

@@ -245,7 +245,7 @@ def search(
         spaces = [
             _Space(workload, algorithm, target, num_threads, trials, seed)
             for name, algorithm in ALGORITHMS.get(workload.operator, {}).items()
-            if (not algorithms or name in algorithms) and algorithm.refuse(workload, target) is None
+            if (not algorithms or name in algorithms) and algorithm.refusal(workload, target) is None
         ]
         if spaces:
             tasks.append(spaces)

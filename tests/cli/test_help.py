@@ -12,7 +12,7 @@ from evo_tvm import __version__
 from evo_tvm.cli import app
 from tests.command_line import evo
 
-COMMANDS = ("bench", "compare", "compile", "inspect", "logs", "profile", "run", "targets", "tune")
+COMMANDS = ("bench", "compare", "compile", "inspect", "logs", "profile", "quantize", "run", "targets", "tune")
 
 
 def test_the_commands_are_those_of_the_manual() -> None:

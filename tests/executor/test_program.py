@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evo_tvm.executor.program import Call, ClearBorder, Copy, Pointer, Program, plan_program
+from evo_tvm.executor.program import Call, Copy, FillBorder, Pointer, Program, plan_program
 from evo_tvm.graph import Graph
 from evo_tvm.kernels.lower_group import lower_group
 from evo_tvm.plan.assign_layouts import assign_layouts
@@ -83,7 +83,7 @@ def test_a_border_is_cleared_once_before_the_first_write() -> None:
     d.conv("c", y, 8, 3, 1)
     d.conv("e", y, 8, 5, 2)
     program, calls = planned(d, "c", "e")
-    (clear,) = [s for s in program.steps if isinstance(s, ClearBorder)]
+    (clear,) = [s for s in program.steps if isinstance(s, FillBorder)]
     assert (clear.planes, clear.rows, clear.columns, clear.pixel_bytes, clear.halo) == (4, 8, 8, 32, (2, 2, 2, 2))
     assert program.steps.index(clear) < program.steps.index(calls["a"])
     assert calls["a"].arguments[-1].offset == clear.at.offset + (2 * 8 + 2) * 32
@@ -95,7 +95,7 @@ def test_a_border_survives_reuse_in_place() -> None:
     b = d.same("sqrt", "b", a)
     d.conv("c", d.same("tanh", "t", b), 8, 3, 1)
     program, calls = planned(d, "c")
-    clears = [s for s in program.steps if isinstance(s, ClearBorder)]
+    clears = [s for s in program.steps if isinstance(s, FillBorder)]
     assert len(clears) == 1 and calls["b"].arguments[0] == calls["b"].arguments[-1]
     assert calls["t"].arguments[-1].offset == clears[0].at.offset + (6 + 1) * 32
 

@@ -156,7 +156,7 @@ def size(pool: Pool) -> int:
 
 
 def test_abi(lib: ctypes.CDLL) -> None:
-    assert lib.evo_abi_version() == 2
+    assert lib.evo_abi_version() == 3
     assert ctypes.c_int32.in_dll(lib, "evo_num_kernels").value == 1
     assert lib.evo_pool_create(0) is None and lib.evo_pool_create(-1) is None and lib.evo_pool_create(100_000) is None
     assert lib.evo_pool_threads(None) == 1

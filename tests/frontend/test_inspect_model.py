@@ -33,6 +33,19 @@ def test_unsupported_operators_are_listed_and_rewritten_ones_are_not() -> None:
     assert [operator.op_type for operator in describe(model).unsupported] == ["RandomNormalLike"]
 
 
+def test_a_model_in_qdq_form_is_said_to_be_quantized(small_onnx: Path) -> None:
+    model = parse(
+        """(float[1,4] x) => (float[1,4] y) <float s = {0.1}, uint8 z = {3}>
+        { a = QuantizeLinear(x, s, z) b = DequantizeLinear(a, s, z) c = Relu(b) d = QuantizeLinear(c, s, z)
+          y = DequantizeLinear(d, s, z) }"""
+    )
+    summary = describe(model)
+    assert summary.quantized and summary.as_json()["quantized"] is True
+    assert "quantized    QDQ form: 2 QuantizeLinear, 2 DequantizeLinear" in str(summary)
+    plain = describe(small_onnx)
+    assert plain.as_json()["quantized"] is False and "quantized" not in str(plain)
+
+
 def test_ordinary_models_are_described_without_tvm(small_onnx: Path) -> None:
     code = (
         "import sys; from evo_tvm.frontend.inspect_model import describe; "

@@ -226,6 +226,46 @@ def test_conv_integer_is_exact(channels: int) -> None:
     np.testing.assert_array_equal(evaluate(new, inputs)[0], evaluate(model, inputs)[0])
 
 
+PRODUCT = "MatMulInteger(x, w, xz, wz)"
+TO_FLOAT = "n = MatMulInteger(x, w, xz, wz) y = Cast<to = 1>(n)"
+
+
+@pytest.mark.parametrize("zero", [0, 3, 255])
+@pytest.mark.parametrize(
+    ("dtype", "offset"), [("int8", 0), ("int8", [0, 0, 0]), ("uint8", 128), ("uint8", [128, 126, 129])]
+)
+@pytest.mark.parametrize("real", [False, True])
+def test_matmul_integer_is_exact(zero: int, dtype: str, offset: int | list[int], real: bool) -> None:
+    body = TO_FLOAT if real else f"y = {PRODUCT}"
+    model = parse(f"(uint8[2,4,60] x) => ({'float' if real else 'int32'}[2,4,3] y) {{ {body} }}")
+    weights = np.random.default_rng(5).integers(-120, 120, (60, 3)) + np.asarray(offset)
+    model.graph.initializer.extend(
+        [constant("w", weights, dtype), constant("xz", zero, "uint8"), constant("wz", offset, dtype)]
+    )
+    new = rewritten(model)
+    assert operators(new) == ["Cast", "DequantizeLinear", "MatMul", "Sub"]
+    inputs = random_inputs(model)
+    np.testing.assert_array_equal(evaluate(new, inputs)[0], evaluate(model, inputs)[0])
+
+
+@pytest.mark.parametrize(
+    ("x", "weights", "offset"),
+    [
+        ("int8[4,5]", np.ones((5, 3), np.int8), 0),
+        ("uint8[4,5]", np.full((5, 3), 255, np.uint8), 100),
+        ("uint8[4,700]", np.full((700, 3), 127, np.int8), 0),
+    ],
+)
+def test_matmul_integer_stays(x: str, weights: np.ndarray, offset: int) -> None:
+    """Signed data, weights that are not around their zero point, sums that float32 does not hold."""
+    model = parse(f"({x} x) => (int32[4,3] y) {{ y = {PRODUCT} }}")
+    dtypes = x.split("[")[0], str(weights.dtype)
+    model.graph.initializer.extend(
+        [constant("w", weights, dtypes[1]), constant("xz", 3, dtypes[0]), constant("wz", offset, dtypes[1])]
+    )
+    assert operators(rewritten(model)) == ["MatMulInteger"]
+
+
 CONTRIB = {
     "QLinearAdd": """(uint8[4,5] a, uint8[4,5] b) => (uint8[4,5] y) {
         y = com.microsoft.QLinearAdd(a, s, z, b, s, z, s, z) }""",

@@ -18,6 +18,7 @@ import evo_tvm
 from evo_tvm.artifact import Artifact
 from evo_tvm.errors import ArtifactError
 from evo_tvm.runtime import container
+from evo_tvm.runtime.manifest import Manifest, StayedFloat
 from evo_tvm.runtime.tensors import address
 
 
@@ -85,6 +86,27 @@ def test_every_size_of_weights(artifact: Artifact, tmp_path: Path, size: int) ->
     path = tmp_path / "m.evo"
     dataclasses.replace(artifact, weights=bytes(size)).save(path)
     assert bytes(Artifact.open(path).weights) == bytes(size)
+
+
+def test_types_and_layers_in_float_are_kept(artifact: Artifact, tmp_path: Path) -> None:
+    first, *others = artifact.manifest.kernels
+    layers = (StayedFloat("conv1", "conv2d", "its input is float"), StayedFloat("fc", "dense", "its weights are float"))
+    manifest = dataclasses.replace(
+        artifact.manifest, kernels=(dataclasses.replace(first, dtype="int8"), *others), stayed_float=layers
+    )
+    dataclasses.replace(artifact, manifest=manifest).save(tmp_path / "m.evo")
+    read = Artifact.open(tmp_path / "m.evo").manifest
+    assert [kernel.dtype for kernel in read.kernels] == ["int8", "float32", "float32"]
+    assert read.stayed_float == layers
+
+
+def test_a_manifest_from_before_integer_kernels(artifact: Artifact) -> None:
+    fields = json.loads(artifact.manifest.to_json())
+    del fields["stayed_float"]
+    for kernel in fields["kernels"]:
+        del kernel["dtype"]
+    read = Manifest.from_json(json.dumps(fields))
+    assert read.stayed_float == () and {kernel.dtype for kernel in read.kernels} == {"float32"}
 
 
 # ---- What is refused, and what is said about it ----

@@ -19,12 +19,12 @@ HOST = TargetInfo("host", "x86_64-linux-gnu", "generic", ())
 class Fake:
     """Stands for a library whose measurements are known."""
 
-    def __init__(self, code: int = 0, rates: tuple[float, float] = (100.0, 10.0)) -> None:
+    def __init__(self, code: int = 0, rates: tuple[float, float, float] = (100.0, 400.0, 10.0)) -> None:
         self.code, self.rates, self.sizes = code, rates, list[int]()
 
     def measure(self, pool: int, size: int, rates: Any) -> int:
         self.sizes.append(size)
-        rates[0], rates[1] = self.rates
+        rates[0], rates[1], rates[2] = self.rates
         return self.code
 
 
@@ -33,13 +33,13 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_known", {})
 
 
-def measured(fake: Fake, threads: int = 1, target: TargetInfo = HOST) -> Limits:
-    return measure_limits(fake, 0, threads, target)  # type: ignore[arg-type]
+def measured(fake: Fake, threads: int = 1, target: TargetInfo = HOST, integers: bool = True) -> Limits:
+    return measure_limits(fake, 0, threads, target, integers)  # type: ignore[arg-type]
 
 
 def test_once_for_each_target_and_number_of_threads() -> None:
     fake = Fake()
-    assert measured(fake) == measured(fake) == Limits(100.0, 10.0)
+    assert measured(fake) == measured(fake) == Limits(100.0, 10.0, 400.0)
     assert len(fake.sizes) == 1
     measured(fake, threads=2)
     measured(fake, target=TargetInfo("other", "x86_64-linux-gnu", "generic", ("avx2",)))
@@ -47,13 +47,19 @@ def test_once_for_each_target_and_number_of_threads() -> None:
 
 
 def test_zero_means_not_measured() -> None:
-    assert measured(Fake(rates=(0.0, 0.0))) == Limits(None, None)
+    assert measured(Fake(rates=(0.0, 0.0, 0.0))) == Limits(None, None, None)
+
+
+def test_a_float_model_does_not_decide_what_is_known_for_an_integer_one() -> None:
+    assert measured(Fake(rates=(100.0, 0.0, 10.0)), integers=False) == Limits(100.0, 10.0, None)
+    assert measured(Fake()) == Limits(100.0, 10.0, 400.0)
+    assert measured(Fake(), integers=False).integer_peak_gops_per_s is None
 
 
 def test_a_failure_is_an_error_and_is_not_kept() -> None:
     with pytest.raises(EvoError, match="no threads"):
         measured(Fake(code=-1001))
-    assert measured(Fake()) == Limits(100.0, 10.0)
+    assert measured(Fake()) == Limits(100.0, 10.0, 400.0)
 
 
 @pytest.mark.parametrize(

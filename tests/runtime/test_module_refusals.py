@@ -66,11 +66,11 @@ def test_weights_of_the_wrong_size(artifact: Artifact) -> None:
 
 
 def test_a_library_of_an_earlier_interface(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library_module, "ABI_VERSION", 3)
+    monkeypatch.setattr(library_module, "ABI_VERSION", 4)
     with pytest.raises(ArtifactError) as error:
         artifact.module()
     assert str(error.value) == (
-        "model: its library has another interface than this evo_tvm calls (expected version 3, got version 2)\n"
+        "model: its library has another interface than this evo_tvm calls (expected version 4, got version 3)\n"
         "Compile the model again with this evo_tvm."
     )
 

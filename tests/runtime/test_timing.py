@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,21 @@ def test_totals_are_over_all_kernels() -> None:
     whole = profile()
     assert whole.gflops_per_s == pytest.approx(3 / 2.5) and whole.gbytes_per_s == pytest.approx(5 / 2.5)
     assert whole.peak_share == pytest.approx(0.3) and whole.memory_share == pytest.approx(0.125)
+
+
+def mixed(limits: Limits) -> Profile:
+    kernels = [KERNELS[0], replace(KERNELS[1], dtype="int8"), KERNELS[2]]
+    return profile_of(kernels, TIMES_MS, limits, Provenance("cpu", 2, 1, "host", "0.1", "0.27", "today"))
+
+
+def test_each_kernel_is_compared_with_the_peak_of_its_type() -> None:
+    whole = mixed(Limits(4.0, 16.0, 10.0))
+    busy, hungry, _ = whole.kernels
+    assert (busy.dtype, busy.peak_share) == ("float32", 0.5) and (hungry.dtype, hungry.peak_share) == ("int8", 0.2)
+    assert hungry.bound == "memory"
+    assert whole.peak_share == pytest.approx((0.5 * 1.0 + 0.2 * 0.5) / 2.5)
+    assert mixed(Limits(4.0, 16.0)).peak_share is None, "a part of the arithmetic has nothing to compare with"
+    assert json.loads(json.dumps(whole.as_dict()))["integer_peak_gops_per_s"] == 10.0
 
 
 def test_what_could_not_be_measured_is_left_out() -> None:

@@ -1,6 +1,7 @@
 """QLinearX(x, ...) => QuantizeLinear(X(DequantizeLinear(x), ...)): operators in QOperator form become QDQ form.
 
 ConvInteger, whose result is an int32, is computed in the floating-point type that holds every possible sum exactly.
+MatMulInteger by weights becomes a product in QDQ form, of scale 1, which integer kernels compute.
 The operators of com.microsoft are documented in ONNX Runtime's ContribOperators.md.
 """
 
@@ -17,6 +18,7 @@ from evo_tvm.frontend.operators.builder import (
     CannotRewrite,
     Rewrite,
     attribute,
+    constant,
     known_dtype,
     operand,
     required,
@@ -28,6 +30,7 @@ _CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "s
 _POOL_ATTRIBUTES = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
 # Integers up to these are exact.
 _EXACT_IN_FLOAT, _LARGEST_PRODUCT = 1 << 24, 255 * 255
+_MIDDLE = 128  # of uint8
 
 
 def _dequantize(
@@ -187,6 +190,42 @@ def _conv_integer(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
     return [op.op("Cast", result, to=int(ir.DataType.INT32))]
 
 
+def _matmul_integer(op: Builder, node: ir.Node) -> Sequence[ir.Value]:
+    """a, b, a_zero_point, b_zero_point (per tensor or column); the result is an exact int32.
+
+    (a - z) b = (a - 128) b - (z - 128) sum(b), since z, of values quantized at run time, is not known now. Where all
+    that read the result convert it to float32, the float32 takes its place: what exceeds 2^24 is rounded anyway.
+    """
+    a, weights, zero_point = required(node, 0), constant(required(node, 1)), operand(node, 2)
+    if weights is None or weights.ndim != 2 or known_dtype(a) != ir.DataType.UINT8:
+        raise CannotRewrite("it is no product of uint8 and a constant matrix")
+    if zero_point is not None and math.prod(static_shape(zero_point)) != 1:
+        raise CannotRewrite("there is a zero point per row")
+    offset = 0 if operand(node, 3) is None else constant(operand(node, 3))
+    if offset is None:
+        raise CannotRewrite("the zero point of the weights is not constant")
+    centred = weights.astype(np.int32) - np.asarray(offset, np.int32)
+    if centred.min() < -128 or centred.max() > 127:
+        raise CannotRewrite("the weights, less their zero point, are not int8")
+    output = node.outputs[0]
+    real = not output.is_graph_output() and all(_is_cast_to_float(user) for user, _ in output.uses())
+    if not real and 2 * _MIDDLE * np.abs(centred).sum(axis=0).max() >= _EXACT_IN_FLOAT:
+        raise CannotRewrite("its sums are not exact in float32")
+
+    one, middle = op.const(1, np.float32), op.const(_MIDDLE, np.uint8)
+    right = op.op("DequantizeLinear", op.const(centred, np.int8), one, op.const(0, np.int8))
+    product = op.op("MatMul", op.op("DequantizeLinear", a, one, middle), right)
+    zero = op.const(0, np.float32) if zero_point is None else op.op("Cast", zero_point, to=int(ir.DataType.FLOAT))
+    columns = op.const(centred.sum(axis=0), np.float32)
+    shift = op.op("Mul", op.op("Sub", zero, op.const(_MIDDLE, np.float32)), columns)
+    result = op.op("Sub", product, shift)
+    return [result if real else op.op("Cast", result, to=int(ir.DataType.INT32))]
+
+
+def _is_cast_to_float(node: ir.Node) -> bool:
+    return node.op_type == "Cast" and attribute(node, "to") == int(ir.DataType.FLOAT)
+
+
 def _centred(
     op: Builder, value: ir.Value, zero_point: ir.Value | None, per_channel: Sequence[int], dtype: ir.DataType
 ) -> ir.Value:
@@ -200,6 +239,7 @@ def _centred(
 
 REWRITES: dict[tuple[str, str], Rewrite] = {
     ("", "ConvInteger"): _conv_integer,
+    ("", "MatMulInteger"): _matmul_integer,
     ("", "QLinearConv"): _qlinear_conv,
     ("", "QLinearMatMul"): _qlinear_matmul,
     (_CONTRIB, "DynamicQuantizeMatMul"): _dynamic_quantize_matmul,

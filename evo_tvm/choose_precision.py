@@ -1,0 +1,127 @@
+"""`precision="auto"`: each layer of a quantized model in float or in integers, whichever makes the model faster.
+
+Both pure forms are compiled and their kernels timed; layers whose integers take longer, conversions included, become
+float; and the fastest whole form is taken. So the result is at least as fast as the better of the two pure forms. No
+form rounds what the pure integers do not round, so that no layer loses more than there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import TYPE_CHECKING
+
+from evo_tvm.decide_precision import decide_precisions
+from evo_tvm.errors import UsageError
+from evo_tvm.frontend import Imported
+from evo_tvm.judge_precision import Feed, Judge, judge_for
+from evo_tvm.pipeline import Assembled, assemble
+from evo_tvm.plan.link_layers import Link, link_layers
+from evo_tvm.plan.lower_integer import integer_layers
+from evo_tvm.plan.read_relax import read_relax
+from evo_tvm.plan.unify_bytes import unify_bytes
+from evo_tvm.precision_report import Form, LayerPrecision, PrecisionReport
+from evo_tvm.target import Target
+
+if TYPE_CHECKING:
+    from evo_tvm.executor.build import Progress
+
+#: Mixed forms that are tried: each is decided by what kernels took in those before it.
+_MIXED = 3
+#: Outputs of a mixed form may be this much worse than those of the pure integers, by chance: it rounds less.
+_CHANCE_DB = 1.0
+#: What compiles the model with some layers in float; of None see `pipeline.kernel_graph`.
+Build = Callable[[Set[str] | None], Assembled]
+
+
+def choose_precision(
+    quantized: Imported,
+    plain: Imported | None,
+    target: Target,
+    num_threads: int,
+    algorithms: Mapping[str, str] | None = None,
+    samples: Sequence[Feed] = (),
+    progress: Progress | None = None,
+) -> tuple[Assembled, PrecisionReport]:
+    """The fastest form of a cleaned-up quantized model, and why it is.
+
+    plain: the float model that it was made of; where it is None, the float form is the quantized model without its
+    roundings, its weights as they were rounded. samples: inputs by name, to take errors over; random ones where there
+    are none. Where this machine cannot run the target's code, estimates decide.
+
+    Raises UsageError: no layer is in integers. CompileError.
+    """
+
+    def build(float_layers: Set[str] | None) -> Assembled:
+        return assemble(quantized, target, num_threads, algorithms, progress, float_layers=float_layers)
+
+    graph = unify_bytes(read_relax(quantized.module))
+    layers = integer_layers(graph)
+    if not layers:
+        raise UsageError(
+            "there is nothing to choose: no layer of the model is in integers",
+            hint="Give a quantized model, or calibration data to quantize it with.",
+        )
+    everywhere = build(frozenset(layers))
+    pure = {
+        "fp32": everywhere if plain is None else assemble(plain, target, num_threads, algorithms, progress),
+        "int8": build(None),
+    }
+    judge = judge_for(pure["int8"], target, num_threads, samples)
+    return choose_form(pure, everywhere, build, layers, link_layers(graph, layers), judge)
+
+
+def choose_form(
+    pure: Mapping[str, Assembled],
+    everywhere: Assembled,
+    build: Build,
+    layers: Sequence[str],
+    links: Sequence[Link],
+    judge: Judge,
+) -> tuple[Assembled, PrecisionReport]:
+    """The choice, by what `judge` says. pure: "fp32" and "int8". everywhere: all of `layers` in float."""
+    forms, floats = dict(pure), {"fp32": frozenset(layers), "int8": frozenset[str]()}
+    forms["fused"], floats["fused"] = build(frozenset()), frozenset()
+    integers = {layer for kernel in forms["fused"].artifact.manifest.kernels for layer in kernel.layers[:1]}
+    candidates = [name for name in layers if name in integers]
+    times = judge.layers_ms({"fp32": everywhere, "int8": forms["fused"]})
+    float_ms, int_ms = ({n: found[n] for n in candidates if n in found} for found in (times["fp32"], times["int8"]))
+    for number in range(1, _MIXED + 1):
+        chosen = decide_precisions(float_ms, int_ms, links, judge.element_ms())
+        if chosen in floats.values() or chosen == frozenset(int_ms):
+            break
+        name = f"mixed {number}"
+        forms[name], floats[name] = build(chosen), chosen
+        # What a kernel takes among others of either type is known better now.
+        found = judge.layers_ms({name: forms[name]})[name]
+        float_ms |= {layer: found[layer] for layer in chosen if layer in found and layer in float_ms}
+        int_ms |= {layer: found[layer] for layer in int_ms if layer in found and layer not in chosen}
+    turns, quality = judge.wholes_ms(forms), judge.outputs_db(forms, "fp32")
+    found_forms = tuple(
+        Form(name, len(floats[name]), turns[name], quality.get(name), _refused(name, quality)) for name in forms
+    )
+    best, reason = _best(found_forms)
+    taken = floats[best.name]
+    choices = (
+        LayerPrecision(n, "fp32" if n in taken else "int8", float_ms.get(n), int_ms[n]) for n in layers if n in int_ms
+    )
+    return forms[best.name], PrecisionReport(best.name, reason, judge.source, found_forms, tuple(choices))
+
+
+def _refused(name: str, quality: Mapping[str, float]) -> str:
+    """Why a form is not to be taken, whatever its speed, or ""."""
+    if name not in ("fp32", "int8") and name in quality and quality[name] < quality["int8"] - _CHANCE_DB:
+        return f"its outputs are worse than those of int8: {quality[name]:.1f} dB, not {quality['int8']:.1f} dB"
+    return ""
+
+
+def _best(forms: Sequence[Form]) -> tuple[Form, str]:
+    """The fastest form; one that is not pure has to be faster in most turns, too."""
+    first, *others = sorted((form for form in forms if form.name in ("fp32", "int8")), key=lambda f: f.latency_ms)
+    best, reason = first, f"the faster of the pure forms: {others[0].name} takes {others[0].latency_ms:.3f} ms"
+    for form in forms:
+        if form.name in ("fp32", "int8") or form.refused or form.latency_ms >= best.latency_ms:
+            continue
+        won = sum(ours < theirs for ours, theirs in zip(form.turns_ms, first.turns_ms, strict=True))
+        if 2 * won > len(form.turns_ms):
+            best, reason = form, f"faster than {first.name} in {won} of {len(form.turns_ms)} turns"
+    return best, reason
