@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
+from evo_tvm.artifact import Artifact
 from evo_tvm.decide_precision import decide_precisions
 from evo_tvm.errors import UsageError
-from evo_tvm.frontend import Imported
+from evo_tvm.frontend.read_model import ModelSource
 from evo_tvm.judge_precision import Feed, Judge, judge_for
-from evo_tvm.pipeline import Assembled, assemble
+from evo_tvm.pipeline import Assembled, assemble, clean
 from evo_tvm.plan.link_layers import Link, link_layers
 from evo_tvm.plan.lower_integer import integer_layers
 from evo_tvm.plan.read_relax import read_relax
@@ -28,33 +29,36 @@ if TYPE_CHECKING:
 #: Mixed forms that are tried: each is decided by what kernels took in those before it.
 _MIXED = 3
 #: Outputs of a mixed form may be this much worse than those of the pure integers, by chance: it rounds less.
-_CHANCE_DB = 1.0
+_CHANCE_DB = 2.0
 #: What compiles the model with some layers in float; of None see `pipeline.kernel_graph`.
 Build = Callable[[Set[str] | None], Assembled]
 
 
 def choose_precision(
-    quantized: Imported,
-    plain: Imported | None,
+    quantized: ModelSource,
+    plain: ModelSource | None,
     target: Target,
-    num_threads: int,
+    num_threads: int = 1,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
     algorithms: Mapping[str, str] | None = None,
     samples: Sequence[Feed] = (),
     progress: Progress | None = None,
-) -> tuple[Assembled, PrecisionReport]:
-    """The fastest form of a cleaned-up quantized model, and why it is.
+) -> tuple[Artifact, PrecisionReport]:
+    """The fastest form of a quantized model, and why it is.
 
     plain: the float model that it was made of; where it is None, the float form is the quantized model without its
     roundings, its weights as they were rounded. samples: inputs by name, to take errors over; random ones where there
-    are none. Where this machine cannot run the target's code, estimates decide.
+    are none. Where this machine cannot run the target's code, estimates decide. Other arguments and errors are those of
+    `evo_tvm.compile`.
 
-    Raises UsageError: no layer is in integers. CompileError.
+    Raises UsageError: no layer is in integers.
     """
+    imported = clean(quantized, input_shapes, progress)
 
     def build(float_layers: Set[str] | None) -> Assembled:
-        return assemble(quantized, target, num_threads, algorithms, progress, float_layers=float_layers)
+        return assemble(imported, target, num_threads, algorithms, progress, float_layers=float_layers)
 
-    graph = unify_bytes(read_relax(quantized.module))
+    graph = unify_bytes(read_relax(imported.module))
     layers = integer_layers(graph)
     if not layers:
         raise UsageError(
@@ -62,12 +66,12 @@ def choose_precision(
             hint="Give a quantized model, or calibration data to quantize it with.",
         )
     everywhere = build(frozenset(layers))
-    pure = {
-        "fp32": everywhere if plain is None else assemble(plain, target, num_threads, algorithms, progress),
-        "int8": build(None),
-    }
+    pure = {"fp32": everywhere, "int8": build(None)}
+    if plain is not None:
+        pure["fp32"] = assemble(clean(plain, input_shapes, progress), target, num_threads, algorithms, progress)
     judge = judge_for(pure["int8"], target, num_threads, samples)
-    return choose_form(pure, everywhere, build, layers, link_layers(graph, layers), judge)
+    chosen, report = choose_form(pure, everywhere, build, layers, link_layers(graph, layers), judge)
+    return chosen.artifact, report
 
 
 def choose_form(
@@ -81,30 +85,42 @@ def choose_form(
     """The choice, by what `judge` says. pure: "fp32" and "int8". everywhere: all of `layers` in float."""
     forms, floats = dict(pure), {"fp32": frozenset(layers), "int8": frozenset[str]()}
     forms["fused"], floats["fused"] = build(frozenset()), frozenset()
-    integers = {layer for kernel in forms["fused"].artifact.manifest.kernels for layer in kernel.layers[:1]}
-    candidates = [name for name in layers if name in integers]
-    times = judge.layers_ms({"fp32": everywhere, "int8": forms["fused"]})
-    float_ms, int_ms = ({n: found[n] for n in candidates if n in found} for found in (times["fp32"], times["int8"]))
-    for number in range(1, _MIXED + 1):
+    kernels = forms["fused"].artifact.manifest.kernels
+    integers = {layer for kernel in kernels if kernel.dtype == "int8" for layer in kernel.layers}
+    candidates = [layer for layer in layers if layer in integers]
+    profiled = {"fp32": everywhere, "int8": forms["fused"]}
+    while True:
+        float_ms, int_ms = _layer_times(judge.layers_ms(profiled, candidates), floats)
         chosen = decide_precisions(float_ms, int_ms, links, judge.element_ms())
-        if chosen in floats.values() or chosen == frozenset(int_ms):
+        number = len(profiled) - 1
+        if number > _MIXED or chosen in floats.values() or chosen == frozenset(candidates):
             break
         name = f"mixed {number}"
-        forms[name], floats[name] = build(chosen), chosen
-        # What a kernel takes among others of either type is known better now.
-        found = judge.layers_ms({name: forms[name]})[name]
-        float_ms |= {layer: found[layer] for layer in chosen if layer in found and layer in float_ms}
-        int_ms |= {layer: found[layer] for layer in int_ms if layer in found and layer not in chosen}
+        floats[name] = chosen
+        forms[name] = profiled[name] = build(chosen)
     turns, quality = judge.wholes_ms(forms), judge.outputs_db(forms, "fp32")
-    found_forms = tuple(
+    compared = tuple(
         Form(name, len(floats[name]), turns[name], quality.get(name), _refused(name, quality)) for name in forms
     )
-    best, reason = _best(found_forms)
+    best, reason = _best(compared)
     taken = floats[best.name]
     choices = (
         LayerPrecision(n, "fp32" if n in taken else "int8", float_ms.get(n), int_ms[n]) for n in layers if n in int_ms
     )
-    return forms[best.name], PrecisionReport(best.name, reason, judge.source, found_forms, tuple(choices))
+    return forms[best.name], PrecisionReport(best.name, reason, judge.source, compared, tuple(choices))
+
+
+def _layer_times(
+    times: Mapping[str, Mapping[str, float]], floats: Mapping[str, Set[str]]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Layer -> milliseconds in float, and in integers: in the pure forms, or among others of either type where it is so
+    in a mixed form."""
+    float_ms, int_ms = dict(times["fp32"]), dict(times["int8"])
+    for name, found in times.items():
+        if name not in ("fp32", "int8"):
+            float_ms |= {layer: ms for layer, ms in found.items() if layer in floats[name] and layer in float_ms}
+            int_ms |= {layer: ms for layer, ms in found.items() if layer not in floats[name]}
+    return float_ms, int_ms
 
 
 def _refused(name: str, quality: Mapping[str, float]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from evo_tvm.plan.link_layers import INPUT, Link
+from evo_tvm.plan.link_layers import Link
 
 #: Of two times that lie this close the float one is taken, which rounds nothing.
 _EVEN = 1.02
-#: The two ends of the graph that is cut; inputs of the model are float. No layer has such a name.
-_FLOAT, _INT = INPUT, "\n"
+#: The two ends of the graph that is cut. No layer has such a name.
+_FLOAT, _INT = "\nfloat", "\nint"
 #: Flows below this are rounding errors of floats.
 _NOTHING = 1e-12
 
@@ -20,9 +20,9 @@ def decide_precisions(
 ) -> frozenset[str]:
     """The layers that are in float where the sum of all times and conversions is least.
 
-    float_ms, int_ms: layer -> milliseconds in float, in integers. One without a time in float is part of the kernel of
-    a layer that reads it, and is in float where that is. element_ms: what it costs to convert one number between two
-    layers of different types.
+    float_ms, int_ms: layer -> milliseconds in float, in integers, with what has to be done for it first. One without a
+    time in float is part of the kernel of a layer that reads it, and is in float where that is. element_ms: what it
+    costs to convert one number between two layers of different types.
 
     This is a minimum cut between float and integers (Greig, Porteous and Seheult, "Exact maximum a posteriori
     estimation for binary images", 1989), found by shortest augmenting paths (Edmonds and Karp, 1972).
@@ -38,9 +38,8 @@ def decide_precisions(
         add(_FLOAT, name, ms * _EVEN, 0.0)
         add(name, _INT, float_ms.get(name, 0.0), 0.0)
     for link in links:
-        if link.after in int_ms and link.before in (INPUT, *int_ms):
-            joined = link.before != INPUT and link.before not in float_ms
-            cost = float("inf") if joined else link.elements * element_ms
+        if link.after in int_ms and link.before in int_ms:
+            cost = link.elements * element_ms if link.before in float_ms else float("inf")
             add(link.before, link.after, cost, cost)
     return frozenset(_cut(capacities)) - {_FLOAT}
 

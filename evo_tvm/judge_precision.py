@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,11 +11,12 @@ import numpy.typing as npt
 
 from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.bench.inputs import random_inputs
-from evo_tvm.bench.timing import measure
+from evo_tvm.bench.timing import SETTLE_S, measure
 from evo_tvm.errors import ArtifactError
 from evo_tvm.pipeline import Assembled
 from evo_tvm.quantize.measure_error import sqnr_db
 from evo_tvm.runtime.module import Module, check_cpu
+from evo_tvm.runtime.timing import KernelProfile
 from evo_tvm.target import Target
 
 Feed = Mapping[str, npt.NDArray[Any]]
@@ -24,7 +26,7 @@ _PROFILE_TURNS, _PROFILE_RUNS = 5, 10
 #: Whole models likewise, over turns of so many milliseconds.
 _TURNS, _TURN_MS = 9, 100.0
 #: Random inputs that errors are taken over where there are no samples.
-_RANDOM_INPUTS = 4
+_RANDOM_INPUTS = 16
 #: Converting a number moves it once as a float, beside its byte.
 _CONVERTED_BYTES = 5
 
@@ -35,8 +37,11 @@ class Judge(Protocol):
     #: "measured" or "estimated".
     source: str
 
-    def layers_ms(self, forms: Mapping[str, Assembled]) -> dict[str, dict[str, float]]:
-        """Form -> the layer that a kernel is named after -> milliseconds of that kernel."""
+    def layers_ms(self, forms: Mapping[str, Assembled], layers: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Form -> layer -> milliseconds of its kernel and of those, of no layer, that run between it and the last one.
+
+        A layer is not there where it is part of another one's kernel.
+        """
         ...
 
     def wholes_ms(self, forms: Mapping[str, Assembled]) -> dict[str, tuple[float, ...]]:
@@ -72,16 +77,14 @@ class Measurements:
         self._modules: dict[int, tuple[Assembled, Module]] = {}
         self._gbytes_per_s: float | None = None
 
-    def layers_ms(self, forms: Mapping[str, Assembled]) -> dict[str, dict[str, float]]:
+    def layers_ms(self, forms: Mapping[str, Assembled], layers: Sequence[str]) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {name: {} for name in forms}
         for _ in range(_PROFILE_TURNS):
             for name, form in forms.items():
+                time.sleep(SETTLE_S)
                 profile = self._module(form).profile(repeat=_PROFILE_RUNS, inputs=self._samples[0])
                 self._gbytes_per_s = profile.memory_gbytes_per_s
-                turn: dict[str, float] = {}
-                for kernel in profile.kernels:
-                    for layer in kernel.layers[:1]:
-                        turn[layer] = turn.get(layer, 0.0) + kernel.min_ms
+                turn = by_layer(profile.kernels, layers)
                 found[name] = {layer: min(ms, found[name].get(layer, ms)) for layer, ms in turn.items()}
         return found
 
@@ -123,8 +126,9 @@ class Estimates:
     def __init__(self, target: Target, num_threads: int) -> None:
         self._target, self._num_threads = target, num_threads
 
-    def layers_ms(self, forms: Mapping[str, Assembled]) -> dict[str, dict[str, float]]:
-        return {name: self._layers(form) for name, form in forms.items()}
+    def layers_ms(self, forms: Mapping[str, Assembled], layers: Sequence[str]) -> dict[str, dict[str, float]]:
+        times = {name: self._layers(form) for name, form in forms.items()}
+        return {name: {layer: found[layer] for layer in layers if layer in found} for name, found in times.items()}
 
     def wholes_ms(self, forms: Mapping[str, Assembled]) -> dict[str, tuple[float, ...]]:
         return {name: (sum(self._layers(form).values()),) for name, form in forms.items()}
@@ -145,3 +149,16 @@ class Estimates:
             cycles += algorithm.border_cycles(workload, decision.config, self._target)
             found[explained.layer] = cycles / self._target.clock_hz * 1e3
         return found
+
+
+def by_layer(kernels: Sequence[KernelProfile], layers: Collection[str]) -> dict[str, float]:
+    """Layer -> milliseconds of its kernels and of those, of no layer, that run between them and the last one."""
+    found: dict[str, float] = {}
+    before_ms = 0.0
+    for kernel in kernels:
+        layer = next(iter(kernel.layers), "")
+        before_ms += kernel.min_ms
+        if layer in layers:
+            found[layer] = found.get(layer, 0.0) + before_ms
+            before_ms = 0.0
+    return found

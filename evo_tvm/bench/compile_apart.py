@@ -24,6 +24,7 @@ def compile_apart(
     *,
     target: str = "host",
     num_threads: int = 1,
+    precision: str = "fp32",
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
@@ -39,6 +40,7 @@ def compile_apart(
         "output": str(output),
         "target": target,
         "num_threads": num_threads,
+        "precision": precision,
         "input_shapes": {name: list(shape) for name, shape in (input_shapes or {}).items()},
     }
     finished = False

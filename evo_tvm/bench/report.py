@@ -27,7 +27,8 @@ def groups(rows: Sequence[Row]) -> dict[tuple[int, int, str], list[Row]]:
 
 def title(threads: int, batch: int, precision: str = "fp32") -> str:
     """How a group is headed."""
-    return f"{threads} thread{'s' if threads > 1 else ''}, batch {batch}" + (", int8" if precision == "int8" else "")
+    numbers = f"{threads} thread{'s' if threads > 1 else ''}, batch {batch}"
+    return numbers if precision == "fp32" else f"{numbers}, {precision}"
 
 
 def engines(rows: Sequence[Row]) -> list[str]:
@@ -86,7 +87,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([text, "", *notes, *([""] if notes else [])])
 
 
-def document(rows: Sequence[Row], command: str, chart: Path | None) -> str:
+def document(rows: Sequence[Row], chart: Path | None) -> str:
     """The whole of docs/BENCHMARKS.md; `chart` is the picture's path relative to it."""
     asked = [name for name in engines(rows) if name != OURS]
     options = "\n".join(f"| {PEERS[name].title} | `{name}` | {PEERS[name].options} |" for name in asked)
@@ -127,12 +128,25 @@ ncnn has no batch: it runs the samples of a batch one after the other within the
 ## Repeat it
 
 ```bash
-{command}
+{commands(rows)}
 ```
 
 Needs `pip install "evo_tvm[compiler,compare,report]"` and `pip install --no-deps pnnx=={PNNX_VERSION}`, which converts
 models for ncnn. Close other programs. A run that was stopped goes on with `--resume`.
 """
+
+
+def commands(rows: Sequence[Row]) -> str:
+    """What measures these rows again: a line for each batch and precision."""
+    lines: dict[str, dict[str, None]] = {}
+    for row in rows:
+        task = row.task
+        options = f"--models {{models}} --threads {task.threads} --batch {task.batch} --rounds {task.rounds}"
+        precision = "" if task.precision == "fp32" else f" --precision {task.precision}"
+        # An absolute path would say more about this machine than about how to repeat the run.
+        model = Path(task.model).name if Path(task.model).is_absolute() else task.model
+        lines.setdefault(f"scripts/bench_peers {options}{precision} --json rows.jsonl --resume", {})[model] = None
+    return "\n".join(line.format(models=",".join(models)) for line, models in lines.items())
 
 
 def _provenance(rows: Sequence[Row]) -> str:

@@ -20,7 +20,7 @@ from evo_tvm.bench.apart import answering, messages
 from evo_tvm.bench.compare import OURS, TOLERANCE, worst_difference
 from evo_tvm.bench.compile_apart import compile_apart
 from evo_tvm.bench.inputs import Array, random_inputs
-from evo_tvm.bench.peers import PEERS, OpenSession, Session, find_peers
+from evo_tvm.bench.peers import PEERS, Session, find_peers
 from evo_tvm.bench.peers.face import converted
 from evo_tvm.bench.timing import Timing, measure
 from evo_tvm.errors import EvoError, UsageError
@@ -28,12 +28,12 @@ from evo_tvm.errors import EvoError, UsageError
 ENGINES = (OURS, *PEERS)
 #: Whose outputs the others are held against.
 REFERENCE = "ort"
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "int8", "auto")
 #: Above this max |difference| / max |reference| an engine computes something else, and is not timed.
-WRONG = {"fp32": 1e-2, "int8": 0.5}
+WRONG = {"fp32": 1e-2, "int8": 0.5, "auto": 1.0}
 #: Above this evo_tvm's outputs are not the reference's. Engines round quantized values in orders of their own, and
-#: networks with random weights carry a different byte far.
-TOLERANCES = {"fp32": TOLERANCE, "int8": 0.1}
+#: networks with random weights carry a different byte far; with "auto" one of the two may be in float.
+TOLERANCES = {"fp32": TOLERANCE, "int8": 0.1, "auto": 0.5}
 #: After this many seconds a task has hung.
 TASK_S = 3600.0
 
@@ -42,7 +42,8 @@ TASK_S = 3600.0
 class Task:
     """What one row is measured from. `model` is a name of `zoo`, "light_" and one of `light`, or an ONNX file.
 
-    precision: "fp32", or "int8": the model as ONNX Runtime quantizes it, for all engines.
+    precision: "fp32", or "int8": the model as ONNX Runtime quantizes it, for all engines; "auto": for each engine
+    whichever of the two it runs faster, of which evo_tvm's own "auto" sees the quantized one.
     """
 
     model: str
@@ -182,13 +183,13 @@ def build_model(name: str, batch: int, path: Path) -> None:
 class OwnSession:
     """evo_tvm as one engine among the others; it compiles in a process of its own."""
 
-    precision = "f32"
-
-    def __init__(self, model: Path, threads: int, folder: Path) -> None:
-        artifact = converted(model, folder, f".{threads}.evo")
+    def __init__(self, model: Path, threads: int, folder: Path, precision: str = "fp32") -> None:
+        artifact = converted(model, folder, f".{precision}.{threads}.evo")
         if not artifact.exists():
-            compile_apart(model, artifact, num_threads=threads)
+            compile_apart(model, artifact, num_threads=threads, precision=precision)
         self._module = evo_tvm.load(artifact, num_threads=threads)
+        chosen = self._module.manifest.quantization.get("precision")
+        self.precision = "f32" if chosen is None else chosen["chosen"]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name, of the inputs by name."""
@@ -205,8 +206,9 @@ def measure_task(task: Task, folder: Path, say: Callable[[str, str], None]) -> R
     model = folder / f"{task.label}.{task.batch}.onnx"
     if not model.exists():
         build_model(task.model, task.batch, model)
-    if task.precision == "int8":
-        plain, model = model, model.with_suffix(".int8.onnx")
+    plain = model
+    if task.precision != "fp32":
+        model = plain.with_suffix(".int8.onnx")
         if not model.exists():
             quantize_as_ort(plain, model)
     inputs = random_inputs(input_specs(onnx.load(model, load_external_data=False)))
@@ -214,10 +216,9 @@ def measure_task(task: Task, folder: Path, say: Callable[[str, str], None]) -> R
     answers: dict[str, dict[str, Array]] = {}
     refused: dict[str, str] = {}
     for name in task.engines:
-        opener: OpenSession = OwnSession if name == OURS else PEERS[name].open
         say(name, "loads the model")
         try:
-            sessions[name] = opener(model, task.threads, folder)
+            sessions[name] = _open(name, task, plain, model, folder, inputs)
             answers[name] = {key: value.copy() for key, value in sessions[name].run(inputs).items()}
         except EvoError as error:
             refused[name] = error.what
@@ -245,6 +246,29 @@ def measure_task(task: Task, folder: Path, say: Callable[[str, str], None]) -> R
     )
     cells = {name: Cell(times[name], differences[name], sessions[name].precision) for name in timed}
     return Row(task, cells, refused, circumstances.as_json())
+
+
+def _open(
+    name: str, task: Task, plain: Path, model: Path, folder: Path, inputs: Mapping[str, Array]
+) -> Session | OwnSession:
+    """A session of the engine; with "auto" of whichever model it runs faster."""
+    if name == OURS:
+        return OwnSession(model, task.threads, folder, "auto" if task.precision == "auto" else "fp32")
+    if task.precision != "auto":
+        return PEERS[name].open(model, task.threads, folder)
+    found: dict[str, Session] = {}
+    for precision, path in (("f32", plain), ("int8", model)):
+        try:
+            found[precision] = PEERS[name].open(path, task.threads, folder)
+            found[precision].run(inputs)
+        except EvoError:
+            found.pop(precision, None)
+            if precision == "int8" and not found:
+                raise
+    times = measure({each: _runner(session, inputs) for each, session in found.items()}, turn_ms=task.turn_ms)
+    best = min(times, key=lambda each: times[each].min_ms)
+    found[best].precision = best
+    return found[best]
 
 
 def _runner(session: Session, inputs: Mapping[str, Array]) -> Callable[[], object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,11 +13,7 @@ from evo_tvm.cli._show import clip, show, table
 from evo_tvm.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from evo_tvm.quantize.accuracy_goal import AccuracyGoal
-    from evo_tvm.quantize.calibration_images import Preprocessing
-    from evo_tvm.quantize.options import QuantizeOptions
+    from evo_tvm.quantize.request import QuantizeRequest
 
 #: Layers with the largest errors that are shown; JSON has all.
 LAYERS_SHOWN = 10
@@ -102,27 +97,12 @@ def quantize_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@dataclass(frozen=True)
-class QuantizeArguments:
-    """What was asked for, as `evo_tvm.quantize` and `evo_tvm.compile` take it."""
-
-    calib: Path | None
-    options: QuantizeOptions
-    samples: int | None
-    preprocessing: Preprocessing
-    accuracy: AccuracyGoal | None
-
-    def for_compile(self) -> dict[str, Any]:
-        """The arguments of `evo_tvm.compile`."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"quantize_options": found.pop("options"), **found}
-
-
-def read_quantize_options(options: Mapping[str, Any]) -> QuantizeArguments:
-    """The options as arguments. Raises UsageError: a value that cannot be, or that needs --max-drop."""
+def read_quantize_options(options: Mapping[str, Any]) -> QuantizeRequest:
+    """What the options ask for. Raises UsageError: a value that cannot be, or that needs --max-drop."""
     from evo_tvm.quantize.accuracy_goal import AccuracyGoal
     from evo_tvm.quantize.calibration_images import Preprocessing
     from evo_tvm.quantize.options import QuantizeOptions
+    from evo_tvm.quantize.request import QuantizeRequest
 
     goal = None
     if options["max_drop"] is not None:
@@ -130,9 +110,9 @@ def read_quantize_options(options: Mapping[str, Any]) -> QuantizeArguments:
     for name in ("metric", "holdout", "labels"):
         if goal is None and options[name] is not None:
             raise UsageError("is for --max-drop alone", where=f"--{name}", hint="Say how far the score may fall.")
-    return QuantizeArguments(
+    return QuantizeRequest(
         calib=options["calib"],
-        options=QuantizeOptions(
+        quantize_options=QuantizeOptions(
             observer=options["observer"],
             percentile=options["percentile"],
             activations=options["activations"],
@@ -180,19 +160,32 @@ def show_accuracy(found: Mapping[str, Any]) -> None:
     for layer in layers[: max(LAYERS_SHOWN, len(given))]:
         error = "-" if layer["own_db"] is None else f"{layer['own_db']:.1f}"
         rows.add_row(clip(layer["name"], 60), layer["operator"], error, "yes" if layer["given_back"] else "")
-    low, high = found["interval"]
-    if found["metric"] == "cosine":
-        scores = f"{found['float_score']:.5f} in float, {found['score']:.5f} now"
-        drop = f"{found['drop']:.2g}, between {low:.2g} and {high:.2g}"
-    else:
-        scores = f"{found['float_score']:.2%} in float, {found['score']:.2%} now"
-        drop = f"{100 * found['drop']:.2f} points, between {100 * low:.2f} and {100 * high:.2f}"
     show(
         "SQNR of layers alone, the largest errors first:",
         rows,
-        f"\n{found['metric']} over {found['samples']} samples: {scores} "
-        f"({found['worse']} samples worse, {found['better']} better)",
-        f"drop: {drop} with 95 % confidence; allowed {found['max_drop']:g}",
+        f"\n{score_text(found)}",
+        f"drop: {drop_text(found)}; {found['worse']} samples worse, {found['better']} better; "
+        f"allowed {found['max_drop']:g}",
         f"{len(given)} of {len(layers)} layers given back to float" + (f": {', '.join(given)}" if given else ""),
         "",
     )
+
+
+def score_text(found: Mapping[str, Any]) -> str:
+    """The scores of an `AccuracyReport`, as JSON has it, on one line."""
+    form = ".5f" if found["metric"] == "cosine" else ".2%"
+    scores = f"{found['float_score']:{form}} in float, {found['score']:{form}} now"
+    return f"{found['metric']} over {found['samples']} samples: {scores}"
+
+
+def drop_text(found: Mapping[str, Any]) -> str:
+    """The drop with its interval; JSON has None for an interval without end, which one sample gives."""
+    is_cosine = found["metric"] == "cosine"
+
+    def number(value: float | None) -> str:
+        if value is None:
+            return "?"
+        return f"{value:.2g}" if is_cosine else f"{100 * value:.2f}"
+
+    low, high = map(number, found["interval"])
+    return f"{number(found['drop'])}{'' if is_cosine else ' points'}, between {low} and {high} with 95 % confidence"

@@ -22,6 +22,7 @@ from evo_tvm.cli._options import (
     threads_option,
 )
 from evo_tvm.cli._plan import plan_text
+from evo_tvm.cli._precision import show_precision
 from evo_tvm.cli._quantize import quantize_options, read_quantize_options, refuse_given, show_accuracy
 from evo_tvm.cli._show import progress, show, show_json, size_text
 from evo_tvm.errors import UsageError
@@ -36,10 +37,11 @@ from evo_tvm.errors import UsageError
 @threads_option("Threads that the model will run with.")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(["fp32", "int8", "auto"]),
     default="fp32",
     show_default=True,
-    help="What the model is compiled to compute in: int8 quantizes it first, with --calib and the options below it.",
+    help="What the model is compiled to compute in: int8 quantizes it first, with --calib and the options below it; "
+    "auto then takes float or integers for each layer, whichever is faster here.",
 )
 @shapes_option
 @click.option(
@@ -56,6 +58,7 @@ from evo_tvm.errors import UsageError
 @click.pass_context
 def compile_(
     context: click.Context,
+    /,
     model: Path,
     output: Path,
     target: str,
@@ -72,12 +75,12 @@ def compile_(
     input_shapes, asked = parse_shapes(shapes), parse_algorithms(algorithms)
     check_writable(output)
     if precision == "fp32":
-        refuse_given(context, options, "is for --precision int8 alone")
+        refuse_given(context, options, "is for --precision int8 and auto")
     started = time.perf_counter()
     with progress() as step, needs_extra("compiler"):
         import evo_tvm
 
-        quantization = read_quantize_options(options).for_compile() if precision == "int8" else {}
+        quantization = vars(read_quantize_options(options)) if precision != "fp32" else {}
         artifact = evo_tvm.compile(
             model,
             target=target,
@@ -111,6 +114,8 @@ def compile_(
         show(plan_text(manifest.plan, output), "")
     if manifest.quantization.get("accuracy"):
         show_accuracy(manifest.quantization["accuracy"])
+    if "precision" in manifest.quantization:
+        show_precision(manifest.quantization["precision"])
     show(
         f"{output}: {size_text(output.stat().st_size)}, {len(manifest.kernels)} kernels for {manifest.target.name}, "
         f"compiled in {seconds:.1f} s",

@@ -13,8 +13,9 @@ from evo_tvm._extras import needs_extra
 from evo_tvm.cli._command import Command
 from evo_tvm.cli._options import PATH, json_option
 from evo_tvm.cli._plan import plan_summary, plan_text
+from evo_tvm.cli._quantize import drop_text, score_text
 from evo_tvm.cli._show import show, show_json, size_text, table
-from evo_tvm.errors import UsageError
+from evo_tvm.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,6 +88,7 @@ def _facts(file: Path, manifest: Manifest, library_bytes: int, weights_bytes: in
         ("arena", size_text(manifest.arena_bytes)),
         ("arithmetic", f"{sum(kernel.flops for kernel in manifest.kernels) / 1e9:.3f} GFLOP a run"),
         *([("kernels", _integer_note(manifest))] if _is_quantized(manifest) else []),
+        *_accuracy(file, manifest),
         ("plan", plan_summary(manifest.plan, file)),
     ]
 
@@ -97,6 +99,15 @@ def _integers(kernels: Sequence[KernelInfo]) -> int:
 
 def _floats(kernels: Sequence[KernelInfo]) -> int:
     return len(kernels) - _integers(kernels)
+
+
+def _accuracy(file: Path, manifest: Manifest) -> list[tuple[str, str]]:
+    """What accuracy control found, where compiling quantized the model with a goal."""
+    found = manifest.quantization.get("accuracy")
+    try:
+        return [("score", score_text(found)), ("drop", drop_text(found))] if found else []
+    except (KeyError, TypeError, ValueError):
+        raise ArtifactError("its accuracy is damaged", where=file, hint="Compile the model again.") from None
 
 
 def _is_quantized(manifest: Manifest) -> bool:

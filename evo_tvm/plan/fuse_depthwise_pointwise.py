@@ -42,7 +42,7 @@ def _fits(graph: Graph, first: Group, second: Group, consumers: Mapping[str, lis
     attrs = second.anchor.attrs
     return (
         first.anchor.kind == "depthwise_conv2d"
-        and graph.values[first.output].dtype == "float32"
+        and graph.values[first.inputs[0]].dtype == graph.values[first.output].dtype == "float32"
         and len(consumers[first.output]) == 1
         and first.output not in graph.outputs
         and graph.values[second.inputs[second.anchor.args[1]]].shape[2:] == (1, 1)

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from evo_tvm.graph import Graph
 
-#: Stands before the layers that read inputs of the model.
-INPUT = ""
-
 
 @dataclass(frozen=True)
 class Link:
@@ -33,10 +30,8 @@ def link_layers(graph: Graph, layers: Collection[str]) -> tuple[Link, ...]:
                 continue
             seen.add(name)
             producer = producers.get(name)
-            if producer is None:
-                links.append(Link(INPUT, group.name, graph.values[name].size))
-            elif producer.name in named:
+            if producer is not None and producer.name in named:
                 links.append(Link(producer.name, group.name, graph.values[name].size))
-            else:
+            elif producer is not None:
                 left += producer.inputs
     return tuple(dict.fromkeys(links))

@@ -41,7 +41,7 @@ def _rewrites(graph: Graph) -> Iterator[Graph]:
             yield _without(graph, group, before.inputs[0])
         elif len(consumers[before.output]) > 1 or before.output in graph.outputs:
             continue
-        elif _is_implied(before.anchor, group.anchor.attrs):
+        elif is_implied(before.anchor, group.anchor.attrs):
             yield _without(graph, before, before.inputs[0])
         elif before.anchor.kind in MOVES and group.anchor.attrs["dtype"] == "uint8":
             yield _moved(graph, before, group)
@@ -55,8 +55,8 @@ def _cancels(before: Group, quantize: Group, graph: Graph) -> bool:
     return same and dtype == attrs["dtype"]
 
 
-def _is_implied(op: Op, quantize: Mapping[str, Any]) -> bool:
-    """Whether what the activation cuts off would be cut off by the quantization, too."""
+def is_implied(op: Op, quantize: Mapping[str, Any]) -> bool:
+    """Whether what the activation `op` cuts off is cut off by the quantization with these attributes, too."""
     info = np.iinfo(quantize["dtype"])
     if op.kind == "relu":
         return bool(quantize["zero_point"] == info.min)

@@ -97,7 +97,7 @@ class _Classes:
         return np.concatenate([row.reshape(*row.shape[:2]).argmax(axis=1) for row in rows])
 
     def _score(self, taken: Array) -> Array:
-        return (taken == self._wanted).astype(np.float64)
+        return np.asarray(taken == self._wanted, np.float64)
 
 
 class _Cosine:

@@ -85,7 +85,8 @@ class Histogram:
         if width == self.width and self.first <= first and math.floor(high / width) < self.first + BINS:
             return
         old = np.flatnonzero(self.counts)
-        index = (old + self.first) // int(width / self.width) - first
+        wider = min(int(width / self.width), np.iinfo(np.int64).max)  # beyond, all fall into the bins beside zero
+        index = (old + self.first) // wider - first
         moved = np.zeros(BINS, np.int64)
         np.add.at(moved, index, self.counts[old])
         self.counts, self.width, self.first = moved, width, first

@@ -18,9 +18,13 @@ from evo_tvm.quantize.calibration_data import CalibrationSource, open_calibratio
 from evo_tvm.quantize.calibration_images import Preprocessing
 from evo_tvm.quantize.measure_error import SAMPLES, measure_error
 from evo_tvm.quantize.options import QuantizeOptions
+from evo_tvm.quantize.params import Array
 from evo_tvm.quantize.prepare import prepare
 from evo_tvm.quantize.report import QuantizeReport
 from evo_tvm.quantize.run_model import MakeRunner, Progress, model_inputs
+
+#: Calibration samples that are kept for whoever compares forms of the model.
+_EXAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Quantized:
     """model: the quantized model. layers: names of the nodes in integers; left: of others -> why they stay in float.
 
     report: what each layer loses; None where it was not asked for. accuracy: what accuracy control did; None without a
-    goal. shapes: of the inputs, as the calibration data have them.
+    goal. shapes: of the inputs, as the calibration data have them. examples: some of these data, inputs by name.
     """
 
     model: onnx.ModelProto = field(repr=False)
@@ -37,6 +41,7 @@ class Quantized:
     report: QuantizeReport | None = None
     accuracy: AccuracyReport | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    examples: tuple[Mapping[str, Array], ...] = field(default=(), repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """All but the model, in what JSON has."""
@@ -84,4 +89,5 @@ def quantize_static(
     names = tuple(layer.name for layer in choice.layers)
     given = dict.fromkeys(kept.given_back if kept is not None else (), "it was given back to float for accuracy")
     left = {name: given.get(name, reason) for name, reason in choice.left.items()}
-    return Quantized(calibrated.write(skip), names, left, report if report_samples else None, kept, data.shapes)
+    shown = report if report_samples else None
+    return Quantized(calibrated.write(skip), names, left, shown, kept, data.shapes, tuple(data.few(_EXAMPLES)))

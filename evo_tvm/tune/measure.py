@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -141,7 +141,7 @@ class Measurer:
         results: dict[int, Result] = {}
         while waiting := [i for i in range(len(kernels)) if i not in results]:
             request = {
-                "kernels": [[kernels[i].library, kernels[i].weights, kernels[i].kernel] for i in waiting],
+                "kernels": [astuple(kernels[i]) for i in waiting],
                 "threads": self.num_threads,
                 "evict_bytes": 2 * max(self.target.l3_bytes or _LAST_CACHE_BYTES, self.target.l2_bytes),
                 "min_rounds": effort.min_rounds,

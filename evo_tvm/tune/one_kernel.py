@@ -33,43 +33,51 @@ from evo_tvm.workload import FEW_CHANNELS, Workload, anchor_of, workload_of
 #: Operators none of whose operands is constant.
 _OF_ACTIVATIONS = frozenset(("matmul",))
 _POOLS = frozenset(("avg_pool2d", "max_pool2d"))
-_BINARY = frozenset(("add", "divide", "maximum", "minimum", "multiply", "prelu", "subtract"))
+_BINARY = frozenset(("add", "blend", "divide", "maximum", "minimum", "multiply", "prelu", "rescale", "subtract"))
 #: What the attributes of epilogue operators are does not change their time; a workload does not keep them.
-_ATTRIBUTES: Mapping[str, Mapping[str, float]] = {
+_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
+    "blend": {"left": 0.5, "right": 0.5, "start": 0.0},
     "clip": {"min": 0.0, "max": 6.0},
+    "dequantize": {"scale": 0.1, "zero_point": 0},
     "hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5},
     "leaky_relu": {"alpha": 0.1},
+    "quantize": {"scale": 1.0, "zero_point": 0, "dtype": "uint8"},
 }
 
 
 @dataclass(frozen=True)
 class OneKernel:
     """A library that computes one workload on one input: `kernel` numbers its kernel among those of the library, which
-    bring the input into its layout and the result out of it. Files, for `evo_tvm.tune.timer`."""
+    bring the input into its layout and the result out of it. Files, for `evo_tvm.tune.timer`. dtypes: of the inputs and
+    of the result, in order."""
 
     library: str
     weights: str
     kernel: int
+    dtypes: tuple[str, ...]
 
 
 def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
     """A graph of this kernel alone: weights random but always the same, activations from outside.
 
-    Epilogue: the first addition is a bias, any further one adds a tensor as large as the result; other operators of
-    two operands take a constant for each channel.
+    Epilogue: the first addition is a bias, any further one adds a tensor as large as the result, and so does a blend
+    of bytes; other operators of two operands take a constant for each channel. Bytes are multiplied by signed bytes,
+    and their bias is int32.
     """
+    in_bytes = workload.dtype == "uint8"
     random = np.random.default_rng(0)
     values: dict[str, Value] = {}
     inputs: list[str] = []
 
-    def activation(shape: tuple[int, ...]) -> int:
+    def activation(shape: tuple[int, ...], dtype: str = workload.dtype) -> int:
         inputs.append(f"x{len(inputs)}")
-        values[inputs[-1]] = Value(inputs[-1], shape, workload.dtype)
+        values[inputs[-1]] = Value(inputs[-1], shape, dtype)
         return len(values) - 1
 
-    def constant(shape: tuple[int, ...], terms: int = 1) -> int:
-        data = (random.standard_normal(shape, np.float32) / math.sqrt(terms)).astype(workload.dtype)
-        values[f"c{len(values)}"] = Value(f"c{len(values)}", shape, workload.dtype, data)
+    def constant(shape: tuple[int, ...], dtype: str, terms: int = 1) -> int:
+        numbers = random.standard_normal(shape, np.float32)
+        data = (np.clip(numbers * 40, -127, 127) if dtype != "float32" else numbers / math.sqrt(terms)).astype(dtype)
+        values[f"c{len(values)}"] = Value(f"c{len(values)}", shape, dtype, data)
         return len(values) - 1
 
     image = len(workload.output) == 4 and workload.operator not in _OF_ACTIVATIONS
@@ -78,23 +86,34 @@ def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
         if i == 0 or workload.operator in _OF_ACTIVATIONS:
             activation(shape)
         else:
-            constant(shape, max(1, math.prod(shape) // channels))
+            constant(shape, "int8" if in_bytes else workload.dtype, max(1, math.prod(shape) // channels))
     operands: list[tuple[int, ...]] = []
     for i, kind in enumerate(workload.epilogue):
         if kind not in _BINARY:
             operands.append(())
-        elif kind == "add" and "add" in workload.epilogue[:i]:
-            operands.append((activation(workload.output),))
+        elif kind == "blend" or (kind == "add" and "add" in workload.epilogue[:i]):
+            operands.append((activation(workload.output, "uint8" if kind == "blend" else "float32"),))
         else:
-            operands.append((constant((1, channels, 1, 1) if image else (channels,)),))
+            dtype = "int32" if in_bytes and i == 0 and kind == "add" else "float32"
+            small = 1 << 16 if kind == "rescale" else 1  # sums of bytes are large
+            operands.append((constant((1, channels, 1, 1) if image else (channels,), dtype, small),))
     epilogue = [
         Op(kind, (len(values) + k, *others), _ATTRIBUTES.get(kind, {}))
         for k, (kind, others) in enumerate(zip(workload.epilogue, operands, strict=True))
     ]
     group = Group("kernel", tuple(values), ("y",), (anchor_of(workload), *epilogue))
     group = apply_decision(group, workload, Decision(algorithm, config, "", ()))
-    values["y"] = Value("y", workload.output, workload.dtype)
+    values["y"] = Value("y", workload.output, _result(workload))
     return Graph(values, (group,), tuple(inputs), ("y",))
+
+
+def _result(workload: Workload) -> str:
+    """The dtype of the kernel's result."""
+    if workload.dtype == "float32":
+        return "float32"
+    if workload.epilogue:
+        return {"quantize": "uint8", "add": "int32"}.get(workload.epilogue[-1], "float32")
+    return {"max_pool2d": "uint8", "avg_pool2d": "float32"}.get(workload.operator, "int32")
 
 
 def behind_convolution(graph: Graph, target: Target, num_threads: int) -> Graph:
@@ -104,7 +123,7 @@ def behind_convolution(graph: Graph, target: Target, num_threads: int) -> Graph:
     """
     (group,) = graph.groups
     data = graph.values[group.inputs[0]]
-    if group.anchor.kind not in _POOLS or data.shape[1] <= FEW_CHANNELS:
+    if group.anchor.kind not in _POOLS or data.shape[1] <= FEW_CHANNELS or data.dtype != "float32":
         return graph
     n, c, *image = data.shape
     x = Value("image", (n, 1, *image), data.dtype)
@@ -160,7 +179,8 @@ def build_one(
     link_library(list(objects.values()), [main, *SUPPORT_SOURCES], library, target.triple, cache)
     weights.write_bytes(program.weights)
     number = next(i for i, kernel in enumerate(lowered) if kernel.group.name == "kernel")
-    return OneKernel(str(library), str(weights), number)
+    dtypes = tuple(spec.dtype for spec in (*inputs, *outputs))
+    return OneKernel(str(library), str(weights), number, dtypes)
 
 
 def _spec(value: Value) -> TensorSpec:

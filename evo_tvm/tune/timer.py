@@ -1,12 +1,11 @@
 """The process that times kernels: a crash or a hang is its own. It imports no compiler.
 
-It reads one request a line and answers each with a line, both JSON. A request has `kernels` (library, weights, kernel
-number: see `OneKernel`), `threads`, `evict_bytes`, `min_rounds`, `max_rounds`, `seconds`, `reference` (a file) and
-`tolerance`. All kernels run in turn, round after round, so that what disturbs the machine hits all alike. Weights are
-cold, as in a whole model: each has so many copies, used in turn, that a round trip through all exceeds the last cache,
-or one for each round.
-The input is warm: the kernel before the one that is timed has just written it. A sample during which another process
-had the core does not count while there are others.
+It reads one request a line and answers each with a line, both JSON. A request has `kernels` (the fields of
+`OneKernel`), `threads`, `evict_bytes`, `min_rounds`, `max_rounds`, `seconds`, `reference` (a file) and `tolerance`. All
+kernels run in turn, round after round, so that what disturbs the machine hits all alike. Weights are cold, as in a
+whole model: each has so many copies, used in turn, that a round trip through all exceeds the last cache, or one for
+each round. The input is warm: the kernel before the one that is timed has just written it. A sample during which
+another process had the core does not count while there are others.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ _PAUSE_S = 0.003
 class _Kernel:
     """A loaded library with its memory."""
 
-    def __init__(self, library: str, weights: str, kernel: int, threads: int) -> None:
+    def __init__(self, library: str, weights: str, kernel: int, dtypes: Sequence[str], threads: int) -> None:
         self.kernel = kernel
         self.library = Library(Path(library).read_bytes(), library)
         data = Path(weights).read_bytes()
@@ -51,7 +50,12 @@ class _Kernel:
         count = self.library.num_inputs
         self.tensors = [aligned_bytes(size) for size in self.library.tensor_bytes]
         for i, tensor in enumerate(self.tensors[:count]):
-            tensor.view(np.float32)[:] = np.random.default_rng(i).standard_normal(tensor.size // 4, np.float32)
+            random = np.random.default_rng(i)
+            if dtypes[i] == "float32":
+                tensor.view(np.float32)[:] = random.standard_normal(tensor.size // 4, np.float32)
+            else:
+                tensor[:] = random.integers(0, 256, tensor.size)
+        self.dtype = dtypes[-1]
         self.inputs = (ctypes.c_void_p * count)(*map(address, self.tensors[:count]))
         self.outputs = (ctypes.c_void_p * 1)(address(self.tensors[-1]))
         self.ticks = np.zeros(self.library.num_kernels + 1, np.uint64)
@@ -76,7 +80,7 @@ class _Kernel:
 
     @property
     def result(self) -> np.ndarray:
-        return self.tensors[-1].view(np.float32)
+        return self.tensors[-1].view(self.dtype)
 
     def close(self) -> None:
         self.library.destroy_pool(self.pool)
@@ -101,10 +105,10 @@ def answer(request: Mapping[str, Any], here: np.ndarray) -> dict[str, Any]:
     errors: dict[int, str] = {}
     kernels: dict[int, _Kernel] = {}
     try:
-        for i, (library, weights, kernel) in enumerate(request["kernels"]):
+        for i, (library, weights, kernel, dtypes) in enumerate(request["kernels"]):
             here[:] = i, here[1] + 1
             try:
-                kernels[i] = _Kernel(library, weights, kernel, request["threads"])
+                kernels[i] = _Kernel(library, weights, kernel, dtypes, request["threads"])
                 kernels[i].run(0)
                 _compare(kernels[i].result, Path(request["reference"]), request["tolerance"])
             except EvoError as error:
@@ -148,7 +152,7 @@ def _compare(result: np.ndarray, reference: Path, tolerance: float) -> None:
     if not reference.exists():
         np.save(reference, result)
         return
-    expected = np.load(reference)
+    expected = np.load(reference).astype(np.float64)
     worst = float(np.max(np.abs(result - expected)) / max(float(np.max(np.abs(expected))), 1e-30))
     if not worst <= tolerance:
         raise EvoError(f"its result is wrong by {worst:.2g} of the largest value")

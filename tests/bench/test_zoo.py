@@ -21,6 +21,7 @@ MEGA_MACS = {
     "resnet34": 3664,
     "resnet50": 4089,
     "mobilenetv2": 301,
+    "mobilenetv3": 217,
     "densenet121": 2834,
     "vgg11": 7486,
     "efficientnet_lite0": 385,
@@ -32,6 +33,7 @@ MEGA_PARAMETERS = {
     "resnet34": 21.80,
     "resnet50": 25.56,
     "mobilenetv2": 3.50,
+    "mobilenetv3": 5.48,
     "densenet121": 7.98,
     "vgg11": 9.74,
     "efficientnet_lite0": 4.65,
@@ -83,7 +85,9 @@ def test_an_architecture_has_the_cost_and_the_weights_of_its_paper(name: str) ->
     assert parameters / 1e6 == pytest.approx(MEGA_PARAMETERS[name], rel=0.002)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2", "densenet121", "vgg11", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenetv2", "mobilenetv3", "densenet121", "vgg11", "efficientnet_lite0"]
+)
 def test_the_answer_depends_on_the_image(name: str) -> None:
     y = run(zoo.build(name, batch=2, size=64), images(2, 64))
     assert y.shape == (2, 1000)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,12 @@ def test_it_fires() -> None:
     ids=["small image", "small tensor", "not 1x1", "stride", "groups"],
 )
 def test_it_must_not_fire(d: Draft) -> None:
+    assert "depthwise_conv2d+add+clip" in kinds(fused(d, "sum"))
+
+
+def test_not_where_the_first_reads_bytes() -> None:
+    d = pair()
+    d.values["x"] = replace(d.values["x"], dtype="uint8")
     assert "depthwise_conv2d+add+clip" in kinds(fused(d, "sum"))
 
 

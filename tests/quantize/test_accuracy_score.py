@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from evo_tvm.errors import InputError, UsageError
 from evo_tvm.quantize.accuracy_score import make_scorer
@@ -17,7 +17,19 @@ from evo_tvm.quantize.calibration_data import CalibrationData, ModelInput, open_
 from tests.quantize._models import feeds, ort_runner, residual_model
 
 IMAGES = feeds((1, 3, 8, 8), 24)
-RIGHT, WRONG = residual_model(0), residual_model(1)
+
+
+def classifier(off: float, batch: int = 1) -> onnx.ModelProto:
+    """A model that takes several classes: the scores of each have the mean 0, the first is `off` deviations higher."""
+    run, model = ort_runner(residual_model()), residual_model(batch=batch)
+    scores = np.concatenate([run(feed)["scores"] for feed in IMAGES])
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "fc.bias")
+    moved = numpy_helper.to_array(bias) - scores.mean(axis=0) + off * scores.std() * np.eye(5, dtype=np.float32)[0]
+    bias.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), "fc.bias"))
+    return model
+
+
+RIGHT, WRONG = classifier(0), classifier(0.02)
 
 
 def graph(model: onnx.ModelProto) -> ir.Model:
@@ -65,9 +77,8 @@ def test_cosine() -> None:
 def test_a_model_of_a_fixed_batch() -> None:
     labels = outputs(RIGHT).argmax(1)
     labels[5] = (labels[5] + 1) % 5
-    model = graph(residual_model(0, batch=4))
     singles = [feed["x"][0] for feed in IMAGES]
-    _, scorer = make_scorer("accuracy", model, images(4, singles), labels, ort_runner)
+    _, scorer = make_scorer("accuracy", graph(classifier(0, batch=4)), images(4, singles), labels, ort_runner)
     assert scorer.float_scores.tolist() == [number != 5 for number in range(24)]
 
 

@@ -149,7 +149,7 @@ def test_bad_files(tmp_path: Path) -> None:
     assert message("none.npz") == "none.npz: no such file\nCheck the path of the calibration data."
     (tmp_path / "text.npz").write_text("hello")
     assert message("text.npz").startswith("text.npz: cannot be read as .npz\nWrite it with numpy.savez(")
-    np.savez(tmp_path / "two.npz", images=SAMPLES, labels=np.zeros(10))
+    np.savez(tmp_path / "two.npz", images=SAMPLES, scores=np.zeros(10))
     assert message("two.npz").startswith("two.npz, sample 0: the model has no input 'images'\nDid you mean 'image'?")
     np.savez(tmp_path / "uneven.npz", image=SAMPLES, mask=np.zeros((9, 7), np.int64))
     assert (

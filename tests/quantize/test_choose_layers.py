@@ -144,6 +144,21 @@ def test_skipping() -> None:
         assert str(caught.value) == text
 
 
+def test_what_is_kept_reads_floats() -> None:
+    """Those before it round nothing for it alone; what others read too is rounded for them."""
+    model = residual_model()
+    rounded = {layer.name: layer.rounded for layer in chosen(model, skip=["b"]).layers}
+    assert rounded["a"] and rounded["add"]  # add reads a.relu too
+    last = chosen(model, keep_last=True)
+    assert names(last)[-1] == "gap" and not last.layers[-1].rounded  # not flatten either: it moves values for fc alone
+    assert "flat" not in {value.name for value in last.tensors} and "mean" not in {value.name for value in last.tensors}
+    behind = {layer.name: layer.rounded for layer in chosen(model, skip=["pool", "fc"]).layers}
+    assert not behind["add"] and behind["c"]
+    leaves = network(node("Conv", "c w2", "y", name="second"))
+    leaves.graph.output.append(helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, None))
+    assert [layer.rounded for layer in chosen(leaves, skip=["second"]).layers] == [True]
+
+
 def test_a_skipped_relu_is_not_fused() -> None:
     assert chosen(residual_model(), skip=["a.relu"]).layers[0].fused == ()
 

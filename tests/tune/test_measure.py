@@ -25,6 +25,18 @@ QUICK = Effort(min_rounds=2, max_rounds=3, seconds_each=0.0)
 GROUPED = Workload.from_key(
     "conv2d 1x32x9x7 32x4x3x3 dilation=1,1 groups=8 padding=1,1,1,1 stride=1,1 float32", (1, 32, 9, 7), ("relu",)
 )
+#: Bytes times signed bytes, as quantized models have them.
+CONV_OF_BYTES = Workload.from_key(
+    "conv2d 1x32x9x7 24x32x3x3 dilation=1,1 groups=1 padding=1,1,1,1 stride=1,1 uint8",
+    (1, 24, 9, 7),
+    ("add", "rescale", "quantize", "blend", "quantize"),
+)
+DEPTHWISE_OF_BYTES = Workload.from_key(
+    "depthwise_conv2d 1x24x9x7 24x1x3x3 dilation=1,1 groups=24 padding=1,1,1,1 stride=1,1 uint8",
+    (1, 24, 9, 7),
+    ("add", "rescale", "quantize"),
+)
+DENSE_OF_BYTES = Workload.from_key("dense 5x64 64x40 uint8", (5, 40), ("add", "rescale"))
 #: The bodies of kernels that are put in the place of a candidate's own.
 BODIES = {
     "crashes": "*(volatile int*)8 = 1;",
@@ -34,8 +46,13 @@ BODIES = {
 }
 
 
+def that_fit(workload: Workload) -> list[str]:
+    return [name for name, a in ALGORITHMS[workload.operator].items() if a.refusal(workload, host()) is None]
+
+
 def candidates(workload: Workload, count: int) -> list[Candidate]:
-    name, algorithm = next(iter(ALGORITHMS[workload.operator].items()))
+    name = that_fit(workload)[0]
+    algorithm = ALGORITHMS[workload.operator][name]
     configs = dict.fromkeys([algorithm.default(workload, host(), 1), *algorithm.space(workload, host(), 1)])
     assert len(configs) >= count
     return [Candidate(name, config) for config in list(configs)[:count]]
@@ -72,18 +89,21 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], None]:
 
 @pytest.mark.parametrize(
     ("workload", "count"),
-    [(CONV, 3), (DENSE, 3), (POOL, 1), (MATMUL, 1)],
-    ids=["conv2d", "dense", "no weights", "no constants"],
+    [
+        pytest.param(CONV, 3, id="conv2d"),
+        pytest.param(DENSE, 3, id="dense"),
+        pytest.param(POOL, 1, id="no weights"),
+        pytest.param(MATMUL, 1, id="no constants"),
+        pytest.param(CONV_OF_BYTES, 3, id="conv2d of bytes"),
+        pytest.param(DEPTHWISE_OF_BYTES, 3, id="depthwise of bytes"),
+        pytest.param(DENSE_OF_BYTES, 3, id="dense of bytes"),
+    ],
 )
 def test_every_candidate_has_its_samples(workload: Workload, count: int, measurer: Measurer) -> None:
     results = measurer.measure(workload, candidates(workload, count), QUICK)
     assert [result.error for result in results] == [""] * count
     assert all(0 < ms < 1000 for result in results for ms in result.samples_ms)
     assert all(1 <= len(result.samples_ms) <= 3 for result in results)
-
-
-def that_fit(workload: Workload) -> list[str]:
-    return [name for name, a in ALGORITHMS[workload.operator].items() if a.refuse(workload, host()) is None]
 
 
 @pytest.mark.parametrize(

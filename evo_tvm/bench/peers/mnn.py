@@ -65,7 +65,8 @@ def _convert(model: Path, path: Path) -> None:
     source, partial = path.with_suffix(".mnn.onnx"), path.with_suffix(".part.mnn")
     onnx.save(prepare_model.read(model), source)
     command = [sys.executable, "-c", CONVERT, "-f", "ONNX", "--bizCode", "MNN"]
-    said = convert(TITLE, "mnn", model, [*command, "--modelFile", str(source), "--MNNModel", str(partial)])
+    files = ["--modelFile", str(source.resolve()), "--MNNModel", str(partial.resolve())]
+    said = convert(TITLE, "mnn", model, [*command, *files], path.parent)  # it leaves a file where it runs
     if not partial.exists():  # its status is 0 even then
         raise refusal(TITLE, "mnn", "convert", said, model)
     partial.rename(path)

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+import evo_tvm
+from evo_tvm.bench import zoo
+from evo_tvm.choose_precision import choose_form, choose_precision
+from evo_tvm.errors import UsageError
+from evo_tvm.frontend import Imported
+from evo_tvm.judge_precision import Estimates, by_layer, judge_for
+from evo_tvm.pipeline import Assembled, assemble, clean
+from evo_tvm.plan.link_layers import Link
+from evo_tvm.plan.lower_integer import integer_layers
+from evo_tvm.plan.read_relax import read_relax
+from evo_tvm.plan.unify_bytes import unify_bytes
+from evo_tvm.precision_report import PrecisionReport
+from evo_tvm.quantize.options import QuantizeOptions
+from evo_tvm.target import resolve
+from tests.quantized_models import QuantizedBuilder
+
+LAYERS = ("a", "b", "c")
+LINKS = (Link("a", "b", 10), Link("b", "c", 10))
+ALL = frozenset(LAYERS)
+
+
+def form(float_layers: Set[str] | None) -> Assembled:
+    """As if compiled with these layers in float."""
+    floats = float_layers or frozenset()
+    kernels = [SimpleNamespace(layers=(n,), dtype="float32" if n in floats else "int8") for n in LAYERS]
+    artifact = SimpleNamespace(manifest=SimpleNamespace(kernels=kernels), floats=float_layers)
+    return SimpleNamespace(artifact=artifact, explained=())  # type: ignore[return-value]
+
+
+@dataclass
+class FakeJudge:
+    """Layers take what is written here, whole forms the sum of them and `more_ms`."""
+
+    float_ms: Mapping[str, float]
+    int_ms: Mapping[str, float]
+    more_ms: Mapping[str, float]
+    db: Mapping[str, float]
+    source: str = "measured"
+
+    def layers_ms(self, forms: Mapping[str, Assembled], layers: Sequence[str]) -> dict[str, dict[str, float]]:
+        return {name: {n: ms for n, ms in self._layers(f).items() if n in layers} for name, f in forms.items()}
+
+    def wholes_ms(self, forms: Mapping[str, Assembled]) -> dict[str, tuple[float, ...]]:
+        found = {}
+        for name, f in forms.items():
+            whole = sum(self._layers(f).values()) + self.more_ms.get(name, 0.0)
+            found[name] = (whole, whole + 0.01, whole + 0.02)
+        return found
+
+    def element_ms(self) -> float:
+        return 0.001
+
+    def outputs_db(self, forms: Mapping[str, Assembled], reference: str) -> dict[str, float]:
+        return {name: self.db.get(name, 30.0) for name in forms}
+
+    def _layers(self, f: Any) -> dict[str, float]:
+        floats = f.artifact.floats or frozenset()
+        return {n: self.float_ms[n] if n in floats else self.int_ms[n] for n in LAYERS}
+
+
+def chosen(
+    float_ms: Sequence[float],
+    int_ms: Sequence[float],
+    more_ms: Mapping[str, float] | None = None,
+    db: Mapping[str, float] | None = None,
+) -> tuple[Any, PrecisionReport]:
+    times = (dict(zip(LAYERS, some, strict=True)) for some in (float_ms, int_ms))
+    pure = {"fp32": form(ALL), "int8": form(None)}
+    return choose_form(pure, form(ALL), form, LAYERS, LINKS, FakeJudge(*times, more_ms or {}, db or {}))
+
+
+def test_layers_whose_integers_take_longer_are_float() -> None:
+    found, report = chosen([1, 1, 1], [0.5, 3, 0.5])
+    assert found.artifact.floats == {"b"}
+    assert report.chosen == "mixed 1"
+    assert [layer.precision for layer in report.layers] == ["int8", "fp32", "int8"]
+    assert [f.name for f in report.forms] == ["fp32", "int8", "fused", "mixed 1"]
+    assert [f.float_layers for f in report.forms] == [3, 0, 0, 1]
+
+
+@pytest.mark.parametrize(("float_ms", "int_ms", "best"), [([1, 1, 1], [2, 2, 2], "fp32"), ([2] * 3, [1] * 3, "int8")])
+def test_a_pure_form_where_nothing_else_is_faster(float_ms: list[float], int_ms: list[float], best: str) -> None:
+    _, report = chosen(float_ms, int_ms, {"fused": 0.1})
+    assert report.chosen == best
+    assert {layer.precision for layer in report.layers} == {best}
+
+
+def test_a_mixed_form_that_is_slower_as_a_whole_is_not_taken() -> None:
+    found, report = chosen([1, 1, 1], [0.5, 3, 0.5], {"mixed 1": 5.0, "fused": 1.0})
+    assert report.chosen == "fp32"
+    assert found.artifact.floats == ALL
+
+
+def test_a_form_that_only_once_is_faster_is_not_taken() -> None:
+    turns = {"fp32": (2.0, 2.0, 2.0), "int8": (1.0, 1.0, 1.0), "fused": (0.9, 1.1, 1.1), "mixed 1": (0.95, 0.98, 1.1)}
+
+    class Lucky(FakeJudge):
+        def wholes_ms(self, forms: Mapping[str, Assembled]) -> dict[str, tuple[float, ...]]:
+            return {name: turns[name] for name in forms}
+
+    pure = {"fp32": form(ALL), "int8": form(None)}
+    times = (dict(zip(LAYERS, some, strict=True)) for some in ([1, 1, 1], [0.5, 3, 0.5]))
+    _, report = choose_form(pure, form(ALL), form, LAYERS, LINKS, Lucky(*times, {}, {}))
+    assert (report.chosen, report.reason) == ("mixed 1", "faster than int8 in 2 of 3 turns")
+
+
+def test_a_form_with_a_larger_error_is_refused() -> None:
+    found, report = chosen([1, 1, 1], [0.5, 3, 0.5], db={"mixed 1": 20.0, "fused": 20.0})
+    assert report.chosen == "fp32"
+    assert [f.name for f in report.forms if "worse" in f.refused] == ["fused", "mixed 1"]
+    assert found.artifact.floats == ALL
+
+
+def test_what_is_slower_among_its_neighbours_goes_back() -> None:
+    class Surprising(FakeJudge):
+        """b in float takes longer where its neighbours are in integers."""
+
+        def _layers(self, f: Any) -> dict[str, float]:
+            found = super()._layers(f)
+            return found | ({"b": 5.0} if f.artifact.floats == {"b"} else {})
+
+    times = (dict(zip(LAYERS, some, strict=True)) for some in ([1, 1, 1], [0.5, 3, 0.5]))
+    pure = {"fp32": form(ALL), "int8": form(None)}
+    _, report = choose_form(pure, form(ALL), form, LAYERS, LINKS, Surprising(*times, {}, {}))
+    assert report.chosen == "fp32"
+    assert len(report.forms) == 4, "the next choice is all integers, which is there already"
+
+
+def test_the_report_as_json() -> None:
+    _, report = chosen([1, 1, 1], [0.5, 3, 0.5], db={"fp32": float("inf")})
+    found = json.loads(json.dumps(report.as_json()))
+    assert found["chosen"] == "mixed 1" and found["source"] == "measured"
+    assert found["forms"][0]["outputs_db"] is None and found["forms"][3]["latency_ms"] == pytest.approx(2.0)
+    assert found["layers"][1] == {"layer": "b", "precision": "fp32", "float_ms": 1, "int8_ms": 3}
+
+
+# ---- Real models ----
+
+
+def images(count: int, size: int) -> list[npt.NDArray[np.float32]]:
+    return [np.random.default_rng(seed).random((1, 3, size, size), dtype=np.float32) for seed in range(count)]
+
+
+def sqnr_db(exact: npt.NDArray[Any], got: npt.NDArray[Any]) -> float:
+    return float(10 * np.log10(np.square(exact).sum() / np.square(exact - got).sum()))
+
+
+def tiny() -> QuantizedBuilder:
+    """Two layers in integers."""
+    b = QuantizedBuilder()
+    b.outputs = [b.layer(b.layer(b.image(1, 16, 8, 8), 16, 32, 3, relu=True), 32, 16)]
+    return b
+
+
+def test_two_layers() -> None:
+    b = tiny()
+    artifact, report = choose_precision(b.model(), None, resolve("host"))
+    assert len(report.layers) == 2 and report.source == "measured"
+    latencies = {f.name: f.latency_ms for f in report.forms}
+    assert latencies[report.chosen] <= min(latencies["fp32"], latencies["int8"])
+    x = next(iter(b.inputs.values()))
+    exact = evo_tvm.compile(b.model()).module()(x)
+    assert sqnr_db(exact, artifact.module()(x)) > 25
+
+
+def test_a_float_layer_among_integers_computes_the_same() -> None:
+    b = tiny()
+    imported = clean(b.model())
+    x = next(iter(b.inputs.values()))
+    forms = [assemble(imported, resolve("host"), 1, float_layers=floats) for floats in all_choices(imported)]
+    exact, *others = (f.artifact.module()(x) for f in forms)
+    assert len(others) == 4
+    dtypes = [tuple(k.dtype for k in f.artifact.manifest.kernels if "conv2d" in k.operator) for f in forms[1:]]
+    assert set(dtypes) == set(itertools.product(("float32", "int8"), repeat=2))
+    for other in others:
+        assert sqnr_db(exact, other) > 30
+
+
+def all_choices(imported: Imported) -> list[frozenset[str] | None]:
+    layers = integer_layers(unify_bytes(read_relax(imported.module)))
+    return [None, *(frozenset(c) for size in range(3) for c in itertools.combinations(layers, size))]
+
+
+def test_estimates_where_the_code_cannot_run() -> None:
+    imported, target = clean(tiny().model()), resolve("host")
+    layers = integer_layers(unify_bytes(read_relax(imported.module)))
+    everywhere, integers = (assemble(imported, target, 1, float_layers=f) for f in (frozenset(layers), frozenset()))
+    judge = Estimates(target, 1)
+    found = judge.layers_ms({"fp32": everywhere, "int8": integers}, layers)
+    assert all(0 < found[form][layer] < 1 for form in found for layer in layers)
+    whole = judge.wholes_ms({"int8": integers})["int8"]
+    assert whole == (pytest.approx(sum(found["int8"].values())),)
+    assert 0 < judge.element_ms() < 1e-4
+    assert judge.outputs_db({"int8": integers}, "int8") == {}
+
+
+def test_what_cannot_run_here_is_estimated() -> None:
+    manifest = SimpleNamespace(target=SimpleNamespace(arch="riscv64", name="board", features=()))
+    form: Any = SimpleNamespace(artifact=SimpleNamespace(manifest=manifest))
+    assert judge_for(form, resolve("host"), 1).source == "estimated"
+
+
+def test_kernels_of_no_layer_count_for_the_next_one() -> None:
+    times = [("pad", 1.0), ("a", 2.0), ("a", 3.0), ("pool", 4.0), ("b", 5.0), ("end", 6.0)]
+    kernels: Any = [SimpleNamespace(layers=(name,), min_ms=ms) for name, ms in times]
+    assert by_layer(kernels, ["a", "b"]) == {"a": 6.0, "b": 9.0}
+
+
+def test_a_model_without_integers() -> None:
+    with pytest.raises(UsageError, match="no layer of the model is in integers"):
+        choose_precision(zoo.build("mobilenetv2", size=32), None, resolve("host"))
+
+
+def test_of_a_float_model_with_calibration_data() -> None:
+    path = "tests/data/models/fashion_small.onnx"
+    calib = list(np.random.default_rng(0).random((4, 1, 1, 28, 28), dtype=np.float32))
+    artifact = evo_tvm.compile(path, precision="auto", calib=calib)
+    found = artifact.manifest.quantization["precision"]
+    assert found["chosen"] in [form["name"] for form in found["forms"]]
+    exact = evo_tvm.compile(path, input_shapes={"input": (1, 1, 28, 28)}).module()(calib[0])
+    assert sqnr_db(exact, artifact.module()(calib[0])) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "there are no calibration data"),
+        ({"calib": "data.npz", "dump": "folder"}, "dump: is for one form of the model"),
+    ],
+)
+def test_what_auto_cannot_do(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        evo_tvm.compile("tests/data/models/fashion_small.onnx", precision="auto", **arguments)
+
+
+@pytest.fixture(scope="module")
+def gated() -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """A network with hard-swish and gates, and its quantized form."""
+    model = zoo.build("mobilenetv3", size=64)
+    return model, evo_tvm.quantize(model, images(4, 64), QuantizeOptions(observer="minmax"))
+
+
+def test_a_network_with_gates_in_all_precisions(gated: tuple[onnx.ModelProto, onnx.ModelProto]) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    model, quantized = gated
+    x = images(9, 64)[8]
+    theirs = {}
+    for name, each in (("fp32", model), ("int8", quantized)):
+        session = ort.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"])
+        theirs[name] = session.run(None, {"input": x})[0]
+    artifact, report = choose_precision(quantized, model, resolve("host"))
+    ours = {"fp32": evo_tvm.compile(model).module()(x), "int8": evo_tvm.compile(quantized).module()(x)}
+    ours["auto"] = artifact.module()(x)
+    np.testing.assert_allclose(ours["fp32"], theirs["fp32"], rtol=1e-3, atol=1e-4)
+    floor = sqnr_db(theirs["fp32"], theirs["int8"])
+    assert floor > 5
+    assert sqnr_db(theirs["fp32"], ours["int8"]) > floor - 1
+    assert sqnr_db(theirs["fp32"], ours["auto"]) > floor - 1
+    latencies = {f.name: f.latency_ms for f in report.forms if not f.refused}
+    assert latencies[report.chosen] <= min(latencies["fp32"], latencies["int8"])
+    assert len(report.layers) > 60
