@@ -188,4 +188,5 @@ def drop_text(found: Mapping[str, Any]) -> str:
         return f"{value:.2g}" if is_cosine else f"{100 * value:.2f}"
 
     low, high = map(number, found["interval"])
-    return f"{number(found['drop'])}{'' if is_cosine else ' points'}, between {low} and {high} with 95 % confidence"
+    drop = f"{number(found['drop'])}{'' if is_cosine else ' points'}"
+    return f"{drop}; of as many others between {low} and {high} with 95 % confidence"

@@ -11,7 +11,7 @@ import glob
 from collections.abc import Sequence
 
 from evo_tvm.quantize.accuracy_goal import AccuracyGoal
-from evo_tvm.quantize.accuracy_interval import paired_interval
+from evo_tvm.quantize.accuracy_interval import of_other_samples
 from evo_tvm.quantize.accuracy_report import AccuracyReport, GivenLayer, Trial
 from evo_tvm.quantize.accuracy_score import Scorer, make_scorer
 from evo_tvm.quantize.calibrate import Calibrated
@@ -50,7 +50,7 @@ def keep_accuracy(
         float_score=float(scorer.float_scores.mean()),
         score=search.trial(count).score,
         drop=search.trial(count).drop,
-        interval=paired_interval(differences, scorer.right_or_wrong),
+        interval=of_other_samples(differences, scorer.right_or_wrong),
         worse=int((differences > 0).sum()),
         better=int((differences < 0).sum()),
         layers=tuple(layers),

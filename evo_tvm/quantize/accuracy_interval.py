@@ -1,4 +1,4 @@
-"""How well the drop of a score is known: a confidence interval from the same samples under both models."""
+"""How well the drop of a score is known, from the same samples under both models; and what others will show."""
 
 from __future__ import annotations
 
@@ -31,6 +31,21 @@ def paired_interval(differences: Array, right_or_wrong: bool) -> tuple[float, fl
     else:
         mean = total / samples
         variance = float(np.var(differences, ddof=1)) if samples > 1 else math.inf
-    half = _Z * math.sqrt(variance / samples)
+    return _around(mean, _Z * math.sqrt(variance / samples), right_or_wrong)
+
+
+def of_other_samples(differences: Array, right_or_wrong: bool) -> tuple[float, float]:
+    """The 95 % interval for the mean over as many other samples of the kind: what a test that comes later shows.
+
+    Their own chance adds as much variance as that of `differences` has, so it is sqrt(2) times as wide as
+    `paired_interval`: a prediction interval (Hahn and Meeker, "Statistical Intervals", 1991).
+    """
+    low, high = paired_interval(differences, right_or_wrong)
+    if math.isinf(low) or math.isinf(high):
+        return low, high
+    return _around((low + high) / 2, math.sqrt(2) * (high - low) / 2, right_or_wrong)
+
+
+def _around(mean: float, half: float, right_or_wrong: bool) -> tuple[float, float]:
     low, high = mean - half, mean + half
     return (max(low, -1.0), min(high, 1.0)) if right_or_wrong else (low, high)

@@ -32,8 +32,8 @@ class AccuracyReport:
     """metric, max_drop: what was asked for. samples: how many scores a model has.
 
     float_score, score: means, of the float model and of the result. drop: the first less the second. interval: where
-    the drop over all such samples lies with 95 % confidence, see `paired_interval`; it does not know that the result
-    was chosen on these samples. worse, better: samples with a lower, a higher score than in float. layers: all, those
+    the drop over as many other samples lies with 95 % confidence, see `of_other_samples`; it does not know that the
+    result was chosen on these. worse, better: samples with a lower, a higher score than in float. layers: all, those
     with the largest errors first. trials: in the order in which they were made.
     """
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evo_tvm.errors import ArtifactError, InputError, UsageError
+from evo_tvm.errors import ArtifactError, EvoError, InputError, UsageError
 from evo_tvm.runtime import cpu
 from evo_tvm.runtime.library import Library, run_error
 from evo_tvm.runtime.manifest import Manifest
@@ -72,11 +72,8 @@ class Module:
             self._weights = _aligned(weights)
             self._prepared = aligned_bytes(manifest.prepared_bytes)
             self._arena = aligned_bytes(manifest.arena_bytes)
+            self._prepare(where)
             pool = self._library.make_pool(threads)
-            code = self._library.prepare(pool, address(self._weights), address(self._prepared))
-            if code != 0:
-                self._library.destroy_pool(pool)
-                raise run_error(code, where)
         except BaseException:
             self._library.close()
             raise
@@ -87,6 +84,21 @@ class Module:
         self._output_pointers = (ctypes.c_void_p * max(len(manifest.outputs), 1))()
         self._close = weakref.finalize(self, _release, self._library, pool)
         self._close.atexit = False  # the end of the process frees all of it, and faster
+
+    def _prepare(self, where: object) -> None:
+        """Transforms the weights that are larger than the file keeps them, on all cores, whatever runs use later."""
+        if not self.manifest.prepared_bytes:
+            return
+        try:
+            pool = self._library.make_pool(cpu.usable_cores())
+        except EvoError:  # a limit on threads is no reason not to load
+            pool = self._library.make_pool(1)
+        try:
+            code = self._library.prepare(pool, address(self._weights), address(self._prepared))
+        finally:
+            self._library.destroy_pool(pool)
+        if code != 0:
+            raise run_error(code, where)
 
     # ---- What it is ----
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from evo_tvm.errors import UsageError
 from evo_tvm.target import Target
 from evo_tvm.tune.folders import log_files, log_name, shipped_folder, user_folder
-from evo_tvm.tune.revision import revision_of
+from evo_tvm.tune.revision import is_stale
 from evo_tvm.workload import Workload
 
 
@@ -27,7 +27,7 @@ class LogWarning(UserWarning):
 class Record:
     """One measurement.
 
-    workload, target (its name in the logs), algorithm, config: what was measured; revision: of the kernel's sources;
+    workload, target (its name in the logs), algorithm, config: what was measured; revision: of the algorithm's kernels;
     measured: "time" or "instructions"; samples_ms: raw; error: why there are none; provenance: TVM's version, CPU,
     date, and "final" for what was measured again beside its rivals.
     """
@@ -55,8 +55,8 @@ class Record:
 
     @property
     def stale(self) -> bool:
-        """Whether the sources of the kernel have changed since."""
-        return not self.revision or self.revision != revision_of(self.workload.operator, self.algorithm)
+        """Whether the kernel has changed since."""
+        return is_stale(self.revision, self.workload.operator, self.algorithm)
 
     def to_json(self) -> str:
         """The record as a line of a log, its newline left out."""
@@ -152,7 +152,7 @@ class Log:
 
 def log_of(target: Target) -> Log:
     """What the shipped logs and the user's own hold for the target: empty where they hold nothing. Stale lines, of
-    kernels whose sources have changed since, do not count."""
+    kernels that have changed since, do not count."""
     name = log_name(target)
     files = (*log_files(shipped_folder(), name), *log_files(user_folder(), name))
     states = ((path, path.stat()) for path in files)

@@ -210,7 +210,7 @@ class _Tuner:
             log_name(self.target),
             name,
             config_fields(config),
-            revision_of(operator, name),
+            revision_of(self.target.isa, operator, name),
             result.samples_ms,
             result.error,
             threads=self.threads,

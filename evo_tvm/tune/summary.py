@@ -14,8 +14,8 @@ from evo_tvm.tune.log import LogWarning, Record, read_file
 
 @dataclass(frozen=True)
 class FileSummary:
-    """One log. lines: that could be read; broken: that could not; failures: without a time; stale: of kernels whose
-    sources have changed since; workloads: distinct ones with a time that is not stale."""
+    """One log. lines: that could be read; broken: that could not; failures: without a time; stale: of kernels that
+    have changed since; workloads: distinct ones with a time that is not stale."""
 
     path: str
     size_bytes: int

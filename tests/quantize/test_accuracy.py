@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -254,11 +253,7 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_goal_met_on_held_back_images_is_met_on_test_images(case: str) -> None:
-    """Chosen on 5,000 images; on 10,000 others the drop lies within the interval that the report prints.
-
-    In the case "cut off", clipped far too much, it lies 0.04 points beyond: the interval knows neither that eleven
-    models were tried nor how far chance moves the test images themselves.
-    """
+    """Chosen on 5,000 images; on 10,000 others the drop lies within the interval that the report prints."""
     make, max_drop, options = CASES[case]
     held, right = images("holdout").reshape(100, 50, 1, 28, 28), labels("holdout").reshape(100, 50)  # 50 images a run
     goal = AccuracyGoal(max_drop, data=held, labels=right)
@@ -273,10 +268,7 @@ def test_a_goal_met_on_held_back_images_is_met_on_test_images(case: str) -> None
         f"{100 * low:.2f} to {100 * high:.2f}; test {100 * drop:.2f} points; tried {tried}"
     )
     assert report.samples == 5000 and report.drop <= max_drop
-    # Two samples differ by more than either from the truth: sqrt(1 + 5,000 / 10,000) times half the interval.
-    assert abs(drop - report.drop) <= math.sqrt(1.5) * (high - low) / 2
-    if case != "cut off":
-        assert low <= drop <= high
+    assert low <= drop <= high
     if case == "outliers":
         assert report.trials[0].drop > max_drop
         assert set(report.given_back) >= {f"blocks.{block}.conv2" for block in (2, 7, 12)}

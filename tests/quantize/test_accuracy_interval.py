@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from evo_tvm.quantize.accuracy_interval import paired_interval
+from evo_tvm.quantize.accuracy_interval import of_other_samples, paired_interval
 
 
 def paired(worse: int, better: int, equal: int) -> np.ndarray:
@@ -46,3 +46,17 @@ def test_it_holds_the_true_mean_of_other_scores() -> None:
     found = [paired_interval(row, False) for row in rng.gamma(2.0, 0.01, (2000, 200))]
     held = np.mean([low <= 0.02 <= high for low, high in found])
     assert 0.93 < held < 0.965
+
+
+@pytest.mark.parametrize(("worse", "better"), [(0.01, 0.01), (0.03, 0.01), (0.2, 0.1)])
+def test_other_samples_lie_within_as_often_as_it_says(worse: float, better: float) -> None:
+    rng = np.random.default_rng(0)
+    here, there = (rng.multinomial(1000, [worse, better, 1 - worse - better], 2000) for _ in range(2))
+    found = [of_other_samples(paired(*row), True) for row in here]
+    drops = (there[:, 0] - there[:, 1]) / 1000
+    held = np.mean([low <= drop <= high for (low, high), drop in zip(found, drops, strict=True)])
+    assert 0.935 < held < 0.97
+
+
+def test_one_sample_says_nothing_of_others() -> None:
+    assert of_other_samples(np.array([0.1]), False) == (-math.inf, math.inf)

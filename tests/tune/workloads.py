@@ -30,6 +30,6 @@ TARGET: Target = resolve("x86-64-v3")
 def record(ms: float | tuple[float, ...] = 1.0, algorithm: str = "spatial_pack", **fields: Any) -> Record:
     """A measurement of CONV that is not stale; no time where `ms` is empty."""
     samples = ms if isinstance(ms, tuple) else (ms,)
-    defaults = {"workload": CONV, "target": log_name(TARGET), "revision": revision_of("conv2d", algorithm)}
+    defaults = {"workload": CONV, "target": log_name(TARGET), "revision": revision_of(TARGET.isa, "conv2d", algorithm)}
     given: dict[str, Any] = {**defaults, "config": {"oc_tile": 1}, **fields}
     return Record(algorithm=algorithm, samples_ms=samples, **given)
