@@ -7,7 +7,7 @@ fused behind it. Values keep their logical NCHW shape throughout; how one lies i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -114,6 +114,10 @@ class Group:
         """The one output of a group that is not a TIR function."""
         return self.outputs[0]
 
+    def is_only(self, kind: str) -> bool:
+        """Whether it is one operator, of this kind."""
+        return len(self.ops) == 1 and self.anchor.kind == kind
+
 
 @dataclass(frozen=True)
 class Part:
@@ -147,6 +151,15 @@ class Graph:
     def producers(self) -> dict[str, Group]:
         """The group that writes each value."""
         return {name: group for group in self.groups for name in group.outputs}
+
+    def without_unread(self, kinds: Set[str]) -> Graph:
+        """This graph without the groups of these kinds that nothing reads, and what nothing reads then."""
+        groups, read = list[Group](), set(self.outputs)
+        for group in reversed(self.groups):
+            if group.anchor.kind not in kinds or read.intersection(group.outputs):
+                groups.append(group)
+                read.update(group.inputs)
+        return self.with_groups(groups[::-1])
 
     def with_groups(self, groups: Iterator[Group] | list[Group] | tuple[Group, ...], **values: Value) -> Graph:
         """This graph with other groups and more (or changed) values; values nobody names any more are dropped."""

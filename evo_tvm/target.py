@@ -68,6 +68,23 @@ class Target:
         """What a CPU must have to run code for this target, under LLVM's names."""
         return self.features
 
+    @property
+    def vector_bits(self) -> int:
+        """Width of a vector register; 0 where there is none. RISC-V: what every CPU of this target has, or more."""
+        scalar = {"x86": False, "arm": not self.has("neon"), "riscv": not self.has("v")}
+        return 0 if scalar[self.isa] else 32 * self.lanes_f32
+
+    @property
+    def dot_instruction(self) -> str | None:
+        """What multiplies bytes and adds up: one step of an int8 product. None: nothing does that for vectors."""
+        if self.vector_bits == 0:
+            return None
+        if self.isa == "x86":
+            return "vpdpbusd" if self.has("avx512vnni") or self.has("avxvnni") else "pmaddwd"
+        if self.isa == "arm":
+            return "usdot" if self.has("i8mm") else "sdot" if self.has("dotprod") else "smlal"
+        return "vwmacc"
+
     def has(self, feature: str) -> bool:
         """Whether code for this target may use `feature` (LLVM's name)."""
         return feature in self.features

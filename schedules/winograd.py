@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from evo_tvm.schedules.common import extent, keep_in_registers, parallel, prefetch, split_peeled, work
+from evo_tvm.schedules.common import (
+    extent,
+    inline_rounded,
+    keep_in_registers,
+    parallel,
+    prefetch,
+    split_peeled,
+    work,
+)
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,12 @@ class Config:
 def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
     """columns -> input -> product -> rows -> conv -> output, on (N, OC/b, OH, OW, b)."""
     sch = Schedule(func)
+    in_pairs = str(func.params[1].ty.dtype) == "int16"
     columns, transformed, product = (sch.get_sblock(name) for name in ("columns", "input", "product"))
     rows, out = sch.get_sblock("rows"), sch.get_sblock("output")
     amount = work(sch, product)
     sch.compute_inline(sch.get_sblock("conv"))
+    inline_rounded(sch, out)
     for block in (columns, rows):
         sch.set_scope(block, 0, "local")
 
@@ -54,10 +64,10 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
         keep_in_registers(sch, block)
 
     sch.compute_at(product, oo, preserve_unit_loops=True)
-    po, e, f, py, px, pv, k = sch.get_loops(product)[-7:]
+    po, e, f, py, px, pv, k, *q = sch.get_loops(product)[-8 if in_pairs else -7 :]
     yo, yi = split_peeled(sch, py, config.row_tile)
     xo, xi = split_peeled(sch, px, config.column_tile)
-    sch.reorder(e, f, yo, xo, k, yi, xi, po, pv)
+    sch.reorder(e, f, yo, xo, k, yi, xi, po, pv, *q)
     sums = sch.cache_write(product, 0, "local")
     sch.reverse_compute_at(sums, xo, preserve_unit_loops=True)
 
@@ -72,8 +82,13 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
 
     if config.prefetch:
         weight = [int(e) for e in func.params[1].ty.shape]
-        prefetch(sch, product, k, 1, math.prod(weight[2:]) * 4, weight[0] * weight[1], reads)
-    keep_in_registers(sch, product, 4)
+        prefetch(sch, product, k, 1, math.prod(weight[2:]) * (2 if in_pairs else 4), weight[0] * weight[1], reads)
+    for loop in (yi, xi, po):
+        sch.unroll(loop)
+    if not in_pairs:
+        sch.vectorize(pv)
     keep_in_registers(sch, sch.decompose_reduction(product, k), 4)
+    if in_pairs:
+        sch.annotate(pv, "evo_dot", 1)
     keep_in_registers(sch, sums, 7)
     return sch

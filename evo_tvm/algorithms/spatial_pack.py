@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evo_tvm.algorithms._base import Algorithm
-from evo_tvm.algorithms._register_tile import image_cycles, register_tile
+from evo_tvm.algorithms._register_tile import dot_cost, image_cycles, register_tile
 from evo_tvm.kernels.conv2d import CHUNK, conv2d
 from evo_tvm.kernels.pack import Packing
 from evo_tvm.schedules import spatial_pack
@@ -98,7 +98,7 @@ class SpatialPack(Algorithm):
         """Arithmetic over all tiles, and what of the weights' way from memory is not hidden behind it."""
         s = _Sizes(workload, target)
         steps = image_cycles(s.oc_blocks, s.height, s.width, config.oc_tile, config.oh_tile, config.ow_tile, s.vectors)
-        arithmetic = s.n * s.ic_blocks * s.terms * steps / 0.95
+        arithmetic = s.n * s.ic_blocks * s.terms * steps / 0.95 * (dot_cost(target) if workload.dtype == "uint8" else 1)
         weights = s.weight_bytes / target.memory_bytes_per_cycle
         return arithmetic / num_threads + (0.2 * weights if config.prefetch else weights)
 

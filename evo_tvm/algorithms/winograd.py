@@ -7,9 +7,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from evo_tvm.algorithms._base import Algorithm, Border
-from evo_tvm.algorithms._register_tile import image_cycles, register_tile
+from evo_tvm.algorithms._register_tile import image_cycles, pair_cost, register_tile
 from evo_tvm.kernels.pack import Packing
-from evo_tvm.kernels.winograd import F2, F4, Transform, transformed_shape, winograd_conv2d
+from evo_tvm.kernels.winograd import (
+    F2,
+    F4,
+    MOST_CHANNELS_OF_BYTES,
+    PAIR,
+    Transform,
+    pair_shape,
+    transformed_shape,
+    winograd_conv2d,
+)
 from evo_tvm.schedules import winograd
 from evo_tvm.schedules.winograd import Config
 from evo_tvm.target import Target
@@ -51,6 +60,8 @@ class _Winograd(Algorithm):
             return "it is grouped"
         if oc % lanes or ic % lanes:
             return f"its channels are not whole blocks of {lanes}"
+        if workload.dtype == "uint8" and ic > MOST_CHANNELS_OF_BYTES:
+            return f"sums over more than {MOST_CHANNELS_OF_BYTES} channels of bytes may not fit 32 bits"
         return None
 
     def default(self, workload: Workload, target: Target, num_threads: int) -> Config:
@@ -71,7 +82,7 @@ class _Winograd(Algorithm):
 
     def _weight_bytes(self, workload: Workload) -> int:
         oc, ic = workload.shapes[1][:2]
-        return (self.transform.m + 2) ** 2 * oc * ic * 4
+        return (self.transform.m + 2) ** 2 * oc * ic * _word_bytes(workload)
 
     def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
         """Every number of rows, with the best register tile."""
@@ -98,7 +109,8 @@ class _Winograd(Algorithm):
         tile = (config.oc_tile, config.row_tile, config.column_tile)
         rows = min(config.group_rows, math.ceil(height / m))
         per_step = image_cycles(oc // lanes, rows, across, *tile) * n * math.ceil(height / m) / rows
-        product = (m + 2) ** 2 * ic * per_step / _PRODUCT_SHARE
+        steps = (m + 2) ** 2 * ic / (PAIR / pair_cost(target) if workload.dtype == "uint8" else 1)
+        product = steps * per_step / _PRODUCT_SHARE
         transforms = tiles * (ic * self.input_cost + oc * self.output_cost) / lanes
         traffic = self._rows(workload, target, 1 if config.by_channels else num_threads)[1]
         return (product + transforms) / num_threads + (_NOT_HIDDEN if config.prefetch else 1.0) * traffic
@@ -112,7 +124,8 @@ class _Winograd(Algorithm):
         m = self.transform.m
         (n, oc, height, width), ic = workload.output, workload.shapes[1][1]
         down, across = math.ceil(height / m), math.ceil(width / m)
-        weights_bytes, row_bytes = (m + 2) ** 2 * ic * oc * 4, (m + 2) ** 2 * ic * across * 4
+        word = _word_bytes(workload)
+        weights_bytes, row_bytes = (m + 2) ** 2 * ic * oc * word, (m + 2) ** 2 * ic * across * word
 
         def traffic(rows: int) -> float:
             groups, passes = n * math.ceil(down / rows), max(1.0, oc / target.lanes_f32 / 2)
@@ -136,7 +149,11 @@ class _Winograd(Algorithm):
         data = lowering.data(op.args[0], op.attrs["border"])
         oc, ic = lowering.values[op.args[1]].shape[:2]
         block = lowering.out.layout.block
-        packing = Packing(self.name, transformed_shape(oc, ic, self.transform, config.oc_tile * block))
+        lanes = config.oc_tile * block
+        if lowering.values[op.args[0]].dtype == "uint8":
+            packing = Packing(f"{self.name}_bytes", pair_shape(oc, ic, lanes))
+        else:
+            packing = Packing(self.name, transformed_shape(oc, ic, self.transform, lanes))
         return winograd_conv2d(data, lowering.constant(op.args[1], packing), lowering.image, self.transform, block)
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
@@ -144,10 +161,16 @@ class _Winograd(Algorithm):
         return winograd.schedule(func, self.transform.m, config)
 
 
+def _word_bytes(workload: Workload) -> int:
+    """Bytes of a number in transformed tiles."""
+    return 2 if workload.dtype == "uint8" else 4
+
+
 class Winograd2(_Winograd):
-    """F(2x2, 3x3): 2.25 times fewer multiplications."""
+    """F(2x2, 3x3): 2.25 times fewer multiplications. Of bytes it computes in 16 bits, exactly."""
 
     name = "winograd2"
+    dtypes = frozenset({"float32", "uint8"})
     transform = F2
     input_cost, output_cost = 48, 36
 

@@ -110,7 +110,7 @@ def assembly(func: tirx.PrimFunc, name: str, target: tvm.target.Target) -> str:
 def _machine(func: tirx.PrimFunc, target: tvm.target.Target) -> tvm.target.Target:
     """The target, with LLVM's SLP vectorizer off for kernels that multiply bytes: it makes vectors of the addresses of
     neighbouring pixels, takes them apart again, and has no registers left for sums."""
-    if not any(str(param.ty.dtype) == "int8" for param in func.params):
+    if not any(str(param.ty.dtype) in ("int8", "int16") for param in func.params):
         return target
     fields = {name: value for name, value in target.export().items() if name not in ("tag", "keys")}
     return tvm.target.Target({**fields, "cl-opt": ["-vectorize-slp:bool=0"]})

@@ -12,8 +12,9 @@ from tvm.s_tir import Schedule
 
 from evo_tvm.executor.cache import Cache, digest
 from evo_tvm.executor.codegen import build_object
+from evo_tvm.executor.dot import TERMS
 from evo_tvm.executor.kernel_key import REVISION
-from evo_tvm.executor.lower_dot import ANNOTATION, TERMS
+from evo_tvm.executor.lower_dot import ANNOTATION
 from evo_tvm.schedules.common import keep_in_registers
 from evo_tvm.target import Target
 
@@ -25,6 +26,8 @@ _OTHER_REGISTERS = 4
 _PANEL = 16
 #: Vectors of the right operand that a step multiplies with each of the left.
 _COLUMNS = 2
+#: Bytes that are multiplied and added up in one step.
+_TERMS = TERMS["uint8"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ def build_peak(target: Target, cache: Cache, dtype: str = "float32") -> Peak:
     if dtype == "float32":
         schedule, terms, left, right = schedule_peak, 1, 4 * lanes, 4 * lanes
     else:
-        schedule, terms = schedule_integer_peak, TERMS
-        left, right = _PANEL * rows // _COLUMNS * TERMS, _PANEL * _COLUMNS * lanes * TERMS
+        schedule, terms = schedule_integer_peak, _TERMS
+        left, right = _PANEL * rows // _COLUMNS * _TERMS, _PANEL * _COLUMNS * lanes * _TERMS
     key = digest("peak", dtype, repr(target), str(tvm.__version__), REVISION)
     symbol = f"evo_peak_{key[:16]}"
     code = cache.get("kernel", key)
@@ -89,9 +92,9 @@ def schedule_integer_peak(rows: int, lanes: int, depth: int) -> Schedule:
     `depth`. Every sum has a register of its own. Operands lie in the first cache: products of what is in registers all
     the time would be moved out of the loop, where multiplying and adding are two instructions.
     """
-    a = te.placeholder((_PANEL, rows // _COLUMNS, TERMS), "uint8", "a")
-    b = te.placeholder((_PANEL, _COLUMNS, lanes, TERMS), "int8", "b")
-    axes = [te.reduce_axis((0, e), n) for e, n in ((depth // _PANEL, "r"), (_PANEL, "k"), (TERMS, "q"))]
+    a = te.placeholder((_PANEL, rows // _COLUMNS, _TERMS), "uint8", "a")
+    b = te.placeholder((_PANEL, _COLUMNS, lanes, _TERMS), "int8", "b")
+    axes = [te.reduce_axis((0, e), n) for e, n in ((depth // _PANEL, "r"), (_PANEL, "k"), (_TERMS, "q"))]
     _, k, q = axes
     c = te.compute(
         (rows // _COLUMNS, _COLUMNS, lanes),

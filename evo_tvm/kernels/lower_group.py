@@ -114,6 +114,7 @@ class Lowering:
 
     def _placeholder(self, parameter: Parameter, shape: tuple[int, ...]) -> te.Tensor:
         dtype = self.graph.values[parameter.name].dtype if parameter.data is None else str(parameter.data.dtype)
+        dtype = dtype if parameter.packing is None else parameter.packing.dtype(dtype)
         tensor = te.placeholder(shape, name=f"p{len(self.parameters)}", dtype=dtype)
         self.parameters.append(parameter)
         self.tensors.append(tensor)

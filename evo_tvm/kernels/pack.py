@@ -13,7 +13,7 @@ from evo_tvm.kernels.grouped import pack_lanewise, pack_windowed
 from evo_tvm.kernels.im2col import pack_im2col
 from evo_tvm.kernels.indirect import pack_indirect
 from evo_tvm.kernels.transposed import pack_transposed
-from evo_tvm.kernels.winograd import F2, F4, WEIGHT_AXES, Transform, transform_weights
+from evo_tvm.kernels.winograd import F2, F4, WEIGHT_AXES, Transform, transform_bytes, transform_weights
 
 #: The transform that each Winograd packing stands for.
 TRANSFORMS: Mapping[str, Transform] = {"winograd2": F2, "winograd4": F4}
@@ -43,6 +43,7 @@ class Packing:
     conv2d_by_depth: the same, chunks before tiles;
     pointwise: the same for 1x1, (tiles, I/ib, ib, oc_tile, ob); filters: OIHW -> (O/ob, I, H, W, ob);
     winograd2, winograd4: OIHW -> WEIGHT_AXES of kernels/winograd.py, transformed, made of filters at load;
+    winograd2_bytes: OIHW of int8 -> int16, as `transform_bytes` there says;
     depthwise: (C, 1, H, W) -> (C/b, H, W, b); dense: (K, N) -> (tiles, chunks, chunk, panel_tile, b), `panel_tile`
     panels of b columns a tile and `chunk` rows a chunk; with a sixth extent 4, fours of rows, innermost;
     blocked: NCHW -> (N, C/b, H, W, b); plain: reshaped only;
@@ -60,6 +61,10 @@ class Packing:
     def apply(self, data: np.ndarray) -> np.ndarray:
         """The packed copy of `data`, C-contiguous."""
         return np.ascontiguousarray(_PACKERS[self.kind](data, self.shape, *self.extra))
+
+    def dtype(self, data: str) -> str:
+        """The dtype of the packed copy of constants of dtype `data`."""
+        return "int16" if self.kind == "winograd2_bytes" else data
 
     @property
     def stored(self) -> Packing:
@@ -163,6 +168,7 @@ def _transposed(data: np.ndarray, shape: tuple[int, ...], top: int, left: int) -
 
 _PACKERS: Mapping[str, Callable[..., np.ndarray]] = {
     **{kind: _winograd(transform) for kind, transform in TRANSFORMS.items()},
+    "winograd2_bytes": lambda data, shape: transform_bytes(data, shape[3]),
     "conv2d": _conv2d,
     "conv2d_by_depth": _conv2d_by_depth,
     "filters": _filters,

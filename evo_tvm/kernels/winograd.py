@@ -3,6 +3,9 @@
 Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016). Each m x m tile of output comes from an
 (m+2) x (m+2) tile of input: transformed (B^T d B), multiplied channel by channel with transformed weights (G g G^T,
 done ahead), summed over channels, and transformed back (A^T M A).
+
+F(2 x 2, 3 x 3) is exact in integers once G is doubled: bytes become 16 bits, their products 32, and the result is four
+times the sum. As in Meng & Brothers, "Efficient Winograd Convolution via Integer Arithmetic" (2019), but with no error.
 """
 
 from __future__ import annotations
@@ -65,6 +68,28 @@ F4 = cook_toom(4, [Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2),
 WEIGHT_AXES = "oeiv"
 
 
+#: Terms that 16-bit instructions multiply and add up at once.
+PAIR = 2
+
+#: Most input channels of bytes: no number on the way back exceeds 32 bits, be all of them as large as they can.
+MOST_CHANNELS_OF_BYTES = (1 << 31) // (2 * 3 * 510 * 3 * 128)
+
+
+def pair_shape(oc: int, ic: int, ob: int) -> tuple[int, ...]:
+    """The shape of what `transform_bytes` gives."""
+    *outer, channels, lanes = transformed_shape(oc, ic, F2, ob)
+    return (*outer, channels // PAIR, lanes, PAIR)
+
+
+def transform_bytes(weight: np.ndarray, ob: int) -> np.ndarray:
+    """(2 G) g (2 G)^T of F2, exact. weight: (OC, IC, 3, 3), int8; result: int16, (OC/ob, 16, IC/2, ob, 2)."""
+    assert WEIGHT_AXES == "oeiv"
+    oc, ic = weight.shape[:2]
+    tiles = 4 * transform_weights(weight.astype(np.float64), F2, ob)
+    pairs = tiles.reshape(oc // ob, -1, ic // PAIR, PAIR, ob).swapaxes(-1, -2)
+    return np.ascontiguousarray(pairs, np.int16)
+
+
 def transformed_shape(oc: int, ic: int, transform: Transform, ob: int) -> tuple[int, ...]:
     """The shape of what `transform_weights` gives."""
     extents = {"e": (transform.m + 2) ** 2, "o": oc // ob, "i": ic, "v": ob}
@@ -87,16 +112,21 @@ def winograd_conv2d(
 
     data: (N, IC/b, ceil(OH/m)*m + 2, ceil(OW/m)*m + 2, b); weight: as `transform_weights` gives; result, stage "conv":
     (N, OC/b, OH, OW, b). Before it the stages "columns" and "input" (the input's transform), "product" and "rows".
+
+    Of uint8, and weights as `transform_bytes` gives, the result is int32.
     """
     m, size = transform.m, transform.m + 2
     n, ic_blocks, _, _, ib = (int(e) for e in data.shape)
-    oc_tiles, _, channels, width = (int(e) for e in weight.shape)
+    oc_tiles, _, channels, width, *pair = (int(e) for e in weight.shape)
+    terms, word, dtype = (PAIR, "int16", "int32") if pair else (1, str(data.dtype), str(data.dtype))
     oc_tile = width // ob
     oc_blocks = oc_tiles * oc_tile
     down, across = -(-out_size[0] // m), -(-out_size[1] // m)
     columns = te.compute(
         (n, ic_blocks, down, across, size, size, ib),
-        lambda b, c, y, x, e, j, v: _combine(transform.bt, e, lambda k: data[b, c, y * m + k, x * m + j, v]),
+        lambda b, c, y, x, e, j, v: _combine(
+            transform.bt, e, lambda k: data[b, c, y * m + k, x * m + j, v].astype(word)
+        ),
         name="columns",
     )
     transformed = te.compute(
@@ -104,12 +134,17 @@ def winograd_conv2d(
         lambda b, e, f, c, y, x, v: _combine(transform.bt, f, lambda k: columns[b, c, y, x, e, k, v]),
         name="input",
     )
-    k = te.reduce_axis((0, channels), "k")
+    k, q = te.reduce_axis((0, channels), "k"), [te.reduce_axis((0, PAIR), "q")] if pair else []
+
+    def channel() -> Expr:
+        return k * terms + q[0] if pair else k
+
     product = te.compute(
         (n, oc_blocks, size, size, down, across, ob),
         lambda b, o, e, f, y, x, v: te.sum(
-            transformed[b, e, f, k // ib, y, x, k % ib] * weight[o // oc_tile, e * size + f, k, o % oc_tile * ob + v],
-            axis=[k],
+            transformed[b, e, f, channel() // ib, y, x, channel() % ib].astype(dtype)
+            * weight[(o // oc_tile, e * size + f, k, o % oc_tile * ob + v, *q)].astype(dtype),
+            axis=[k, *q],
         ),
         name="product",
     )
@@ -118,11 +153,12 @@ def winograd_conv2d(
         lambda b, o, y, x, i, f, v: _combine(transform.at, i, lambda e: product[b, o, e, f, y, x, v]),
         name="rows",
     )
-    return te.compute(
-        (n, oc_blocks, *out_size, ob),
-        lambda b, o, h, w, v: _combine(transform.at, w % m, lambda f: rows[b, o, h // m, w // m, h % m, f, v]),
-        name="conv",
-    )
+
+    def result(b: Expr, o: Expr, h: Expr, w: Expr, v: Expr) -> Expr:
+        whole = _combine(transform.at, w % m, lambda f: rows[b, o, h // m, w // m, h % m, f, v])
+        return whole >> 2 if pair else whole
+
+    return te.compute((n, oc_blocks, *out_size, ob), result, name="conv")
 
 
 def _combine(matrix: Sequence[Sequence[float]], row: Expr, term: Callable[[int], Expr]) -> Expr:

@@ -44,12 +44,11 @@ def drop_roundings(graph: Graph, float_layers: Set[str] = frozenset()) -> Graph:
 
 def _is_pair(graph: Graph, group: Group) -> bool:
     """Whether the group quantizes what is only dequantized again, by the same scale and zero point."""
-    if len(group.ops) != 1 or group.anchor.kind != "quantize" or group.output in graph.outputs:
+    if not group.is_only("quantize") or group.output in graph.outputs:
         return False
     readers, attrs = graph.consumers()[group.output], group.anchor.attrs
     return bool(readers) and all(
-        len(reader.ops) == 1
-        and reader.anchor.kind == "dequantize"
+        reader.is_only("dequantize")
         and all(reader.anchor.attrs[name] == attrs[name] for name in ("scale", "zero_point"))
         for reader in readers
     )
@@ -85,7 +84,7 @@ class _Wanted:
 
 def _is(groups: Sequence[Group], kind: str) -> bool:
     """Whether this is one group of that one operator."""
-    return len(groups) == 1 and len(groups[0].ops) == 1 and groups[0].anchor.kind == kind
+    return len(groups) == 1 and groups[0].is_only(kind)
 
 
 def _without(graph: Graph, quantized: Set[str]) -> tuple[Graph, Mapping[str, str]]:
@@ -111,7 +110,8 @@ def _without(graph: Graph, quantized: Set[str]) -> tuple[Graph, Mapping[str, str
         else:
             groups.append(replace(group, inputs=tuple(instead.get(name, name) for name in group.inputs)))
     outputs = tuple(instead.get(name, name) for name in graph.outputs)
-    return replace(graph, outputs=outputs).with_groups(_without_unread(groups, outputs), **values), instead
+    changed = replace(graph, outputs=outputs).with_groups(groups, **values)
+    return changed.without_unread({"clip", "relu"}), instead
 
 
 def _bounds(quantize: Mapping[str, Any]) -> tuple[float, float]:
@@ -125,9 +125,3 @@ def _lies_within(maker: Group, low: float, high: float) -> bool:
     """Whether what it makes is never below `low` or above `high`."""
     op = maker.ops[-1]
     return op.kind == "clip" and bool(op.attrs["min"] >= low and op.attrs["max"] <= high)
-
-
-def _without_unread(groups: Sequence[Group], outputs: Sequence[str]) -> list[Group]:
-    """Without the activations that nothing reads any more."""
-    read = {name for group in groups for name in group.inputs} | set(outputs)
-    return [g for g in groups if g.anchor.kind not in ("clip", "relu") or read.intersection(g.outputs)]

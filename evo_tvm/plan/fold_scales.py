@@ -24,12 +24,12 @@ def fold_scales(graph: Graph) -> Graph:
     """To be called while all operators are apart."""
     values, groups = dict(graph.values), list[Group]()
     for group in graph.groups:
-        if group.anchor.kind == "quantize" and len(group.ops) == 1 and group.anchor.attrs["scale"] != 1:
+        if group.is_only("quantize") and group.anchor.attrs["scale"] != 1:
             folder = _Folder(graph, group, values)
             groups += folder.made
             group = folder.quantize
         groups.append(group)
-    return _without_unread(graph.with_groups(groups, **values))
+    return graph.with_groups(groups, **values).without_unread(EXPRESSIONS)
 
 
 class _Folder:
@@ -109,13 +109,3 @@ class _Folder:
 
 def _operands(group: Group) -> list[str]:
     return [group.inputs[a] for a in group.anchor.args]
-
-
-def _without_unread(graph: Graph) -> Graph:
-    """Without the elementwise operators that nothing reads any more."""
-    groups, read = list[Group](), set(graph.outputs)
-    for group in reversed(graph.groups):
-        if group.output in read or group.anchor.kind not in EXPRESSIONS:
-            groups.append(group)
-            read.update(group.inputs)
-    return graph.with_groups(groups[::-1])

@@ -15,7 +15,7 @@ def fold_shuffles(graph: Graph) -> Graph:
     made: dict[int, Group] = {}
     for group in graph.groups:
         permute = producers.get(group.inputs[0]) if group.anchor.kind == "view" else None
-        if permute is None or permute.anchor.kind != "permute" or len(permute.ops) > 1:
+        if permute is None or not permute.is_only("permute"):
             continue
         view = producers.get(permute.inputs[0])
         if view is None or view.anchor.kind != "view":

@@ -13,10 +13,9 @@ from evo_tvm.kernels.elementwise import EXPRESSIONS
 
 def inline_dequantize(graph: Graph) -> Graph:
     """Every elementwise stage reads bytes where there are any; conversions that nobody reads any more are dropped."""
-    conversions = {g.output: g for g in graph.groups if len(g.ops) == 1 and g.anchor.kind == "dequantize"}
+    conversions = {group.output: group for group in graph.groups if group.is_only("dequantize")}
     groups = [group if group.output in conversions else _inlined(group, conversions) for group in graph.groups]
-    read = {name for group in groups for name in group.inputs} | set(graph.outputs)
-    return graph.with_groups([g for g in groups if g.output not in conversions or g.output in read])
+    return graph.with_groups(groups).without_unread({"dequantize"})
 
 
 def _inlined(group: Group, conversions: dict[str, Group]) -> Group:

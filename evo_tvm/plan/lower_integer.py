@@ -151,7 +151,7 @@ def _bias_after(graph: Graph, group: Group, shape: tuple[int, ...]) -> Group | N
     if len(readers) != 1 or group.output in graph.outputs:
         return None
     (add,) = readers
-    if len(add.ops) != 1 or add.anchor.kind != "add":
+    if not add.is_only("add"):
         return None
     bias = _constant(graph, add)
     return add if bias is not None and (1,) * (len(shape) - len(bias.shape)) + bias.shape == shape else None

@@ -21,10 +21,10 @@ def merge_sums(graph: Graph) -> Graph:
     consumers, producers = graph.consumers(), graph.producers()
     changed = {}
     for group in graph.groups:
-        if len(group.ops) > 1 or group.anchor.kind != "quantize" or group.anchor.attrs["dtype"] != "uint8":
+        if not group.is_only("quantize") or group.anchor.attrs["dtype"] != "uint8":
             continue
         add = producers.get(group.inputs[0])
-        if add is None or len(add.ops) > 1 or add.anchor.kind != "add" or len(consumers[add.output]) > 1:
+        if add is None or not add.is_only("add") or len(consumers[add.output]) > 1:
             continue
         operands = [producers.get(add.inputs[a]) for a in add.anchor.args]
         if add.output in graph.outputs or not all(_converts(operand, graph) for operand in operands):
@@ -35,15 +35,12 @@ def merge_sums(graph: Graph) -> Graph:
         changed[id(add)] = replace(add, inputs=tuple(bytes_of[name] for name in add.inputs), ops=(blend,))
         as_it_is = {"scale": 1.0, "zero_point": 0, "dtype": "uint8"}
         changed[id(group)] = replace(group, ops=(Op("quantize", (0,), as_it_is),))
-    groups: list[Group] = [changed.get(id(group), group) for group in graph.groups]
-    read = {name for group in groups for name in group.inputs} | set(graph.outputs)
-    return graph.with_groups([g for g in groups if g.anchor.kind != "dequantize" or g.output in read])
+    groups = [changed.get(id(group), group) for group in graph.groups]
+    return graph.with_groups(groups).without_unread({"dequantize"})
 
 
 def _converts(group: Group | None, graph: Graph) -> bool:
-    if group is None or len(group.ops) > 1 or group.anchor.kind != "dequantize":
-        return False
-    return graph.values[group.inputs[0]].dtype == "uint8"
+    return group is not None and group.is_only("dequantize") and graph.values[group.inputs[0]].dtype == "uint8"
 
 
 def _factors(left: Mapping[str, Any], right: Mapping[str, Any], result: Mapping[str, Any]) -> Mapping[str, float]:

@@ -32,7 +32,7 @@ def move_quantize(graph: Graph) -> Graph:
 def _rewrites(graph: Graph) -> Iterator[Graph]:
     producers, consumers = graph.producers(), graph.consumers()
     for group in graph.groups:
-        if len(group.ops) != 1 or group.anchor.kind != "quantize":
+        if not group.is_only("quantize"):
             continue
         before = producers.get(group.inputs[0])
         if before is None or len(before.ops) != 1:

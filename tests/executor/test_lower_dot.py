@@ -11,7 +11,7 @@ from tvm import te
 from tvm.s_tir import Schedule
 
 from evo_tvm.executor.codegen import assembly
-from evo_tvm.executor.lower_dot import ANNOTATION, TERMS
+from evo_tvm.executor.lower_dot import ANNOTATION
 from evo_tvm.target import resolve
 from tests.kernels._bytes import TARGETS, bits
 from tests.kernels._run import Kernel
@@ -56,9 +56,9 @@ FILLS = {
 
 def schedule(depth: int, width: int, transposed: bool) -> Schedule:
     """c[i, v] = sum over k, q of a[i, k, q] * b[k, v, q], or of a[i, k, q, v] * b[k, v, q] with `transposed`."""
-    a = te.placeholder((ROWS, depth, TERMS, *([width] if transposed else [])), "uint8", "p0")
-    b = te.placeholder((depth, width, TERMS), "int8", "p1")
-    k, q = te.reduce_axis((0, depth), "k"), te.reduce_axis((0, TERMS), "q")
+    a = te.placeholder((ROWS, depth, 4, *([width] if transposed else [])), "uint8", "p0")
+    b = te.placeholder((depth, width, 4), "int8", "p1")
+    k, q = te.reduce_axis((0, depth), "k"), te.reduce_axis((0, 4), "q")
 
     def dot(i, v):  # type: ignore[no-untyped-def]
         left = a[i, k, q, v] if transposed else a[i, k, q]
