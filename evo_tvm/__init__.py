@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         UnsupportedOperatorError,
         UsageError,
     )
+    from evo_tvm.gate_model import gate
+    from evo_tvm.predict_model import predict
     from evo_tvm.quantize_model import quantize
     from evo_tvm.runtime import Module, load
     from evo_tvm.spec import TensorSpec
@@ -42,7 +44,9 @@ __all__ = [
     "UnsupportedOperatorError",
     "UsageError",
     "compile",
+    "gate",
     "load",
+    "predict",
     "quantize",
     "tune",
 ]
@@ -54,6 +58,7 @@ _HOMES = {
     "Target": "evo_tvm.target",
     "TensorSpec": "evo_tvm.spec",
     "compile": "evo_tvm.compile_model",
+    "gate": "evo_tvm.gate_model",
     "load": "evo_tvm.runtime",
 }
 
@@ -61,7 +66,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("quantize", "tune"):  # rooms that are functions too
+    if name in ("predict", "quantize", "tune"):  # rooms that are functions too
         return importlib.import_module(f"evo_tvm.{name}")
     value = getattr(importlib.import_module(_HOMES.get(name, "evo_tvm.errors")), name)
     globals()[name] = value

@@ -12,6 +12,7 @@ EXTRAS = {
     "compiler": {"ml_dtypes", "onnx", "onnx_ir", "onnxscript", "onnxslim", "tvm", "xgboost"},
     "compare": {"MNN", "ncnn", "onnxruntime", "openvino"},
     "images": {"PIL"},
+    "rpc": {"psutil", "tornado", "tvm"},
     "report": {"matplotlib"},
 }
 

@@ -54,6 +54,7 @@ def compile(
     samples: int | None = None,
     preprocessing: Preprocessing | None = None,
     accuracy: AccuracyGoal | None = None,
+    measure: bool = False,
 ) -> Artifact:
     """Compiles an ONNX model for a target.
 
@@ -66,7 +67,8 @@ def compile(
     free; where it is None, those of the calibration data. algorithms: layer's name, or "*" for all that fit, -> the
     algorithm to use, instead of the one that measurements or estimates speak for (`artifact.manifest.plan` has both).
     dump: a folder that gets the module after each phase; nothing comes from the cache then. progress: called with
-    (phase, done, total).
+    (phase, done, total). measure: kernels that were not measured yet are, in the few configurations that are predicted
+    to be best, on this machine; the user's tuning logs keep the times.
 
     Calibration data that are not in files cannot be told from others, so that such a model is calibrated each time.
     Raises ModelError, UnsupportedOperatorError, TargetError, UsageError, CompileError; InputError: calibration data
@@ -76,6 +78,8 @@ def compile(
         raise UsageError("unknown precision", expected=" or ".join(PRECISIONS), got=precision)
     if precision == "auto" and dump is not None:
         raise UsageError("is for one form of the model, and auto compiles several", where="dump")
+    if precision == "auto" and measure:
+        raise UsageError("is for one form of the model, and auto measures several by itself", where="measure")
     request = QuantizeRequest(calib, quantize_options, samples, preprocessing, accuracy)
     if precision == "fp32":
         request.refuse()
@@ -84,6 +88,8 @@ def compile(
     contents = (_model_digest(model), request.digest()) if cache.folder is not None else (None, None)
     asked = repr((resolved, num_threads, precision, input_shapes, algorithms, user_digest(resolved)))
     key = None if None in contents else digest(*map(str, contents), asked, _versions())
+    if measure:
+        key = None  # it depends on times that are not known yet
     if key is not None and (found := _recall(cache, key)) is not None:
         if progress is not None:
             progress("read from the cache", 1, 1)
@@ -106,7 +112,7 @@ def compile(
         )
         said["precision"] = report.as_json()
     else:
-        artifact = pipeline.compile(model, resolved, num_threads, input_shapes, algorithms, dump, progress)
+        artifact = pipeline.compile(model, resolved, num_threads, input_shapes, algorithms, dump, progress, measure)
     if said:
         artifact = replace(artifact, manifest=replace(artifact.manifest, quantization=said))
     if key is not None and len(artifact.library) + len(artifact.weights) <= cache.limit_bytes * _LARGEST_SHARE:

@@ -65,5 +65,9 @@ class InputError(EvoError):
     """Wrong name, shape, dtype or count of run-time inputs."""
 
 
+class BoardError(EvoError):
+    """A board or tracker that cannot be reached, refuses what it is asked, or vanishes while it works."""
+
+
 class MissingExtraError(EvoError):
     """A command or function whose optional dependencies are not installed."""

@@ -96,13 +96,40 @@ class Op:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """A condition: the gate whose decision is the value `decision` is on, or off."""
+
+    decision: str
+    on: bool
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """That only some tiles are computed, where the gate whose decisions are the value `decisions` is on.
+
+    side: of a tile of what is gated in the end, in pixels; margin: pixels around a tile that are computed, too; border:
+    what rectangles of tiles read around the image, as of an algorithm.
+    """
+
+    decisions: str
+    side: int
+    margin: int
+    border: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
 class Group:
-    """One kernel: operators `ops` over the values `inputs`; the last operator's result is `outputs`."""
+    """One kernel: operators `ops` over the values `inputs`; the last operator's result is `outputs`.
+
+    guards: it runs only where all of these hold. tiled: it computes parts of its result only.
+    """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     ops: tuple[Op, ...]
+    guards: tuple[Guard, ...] = ()
+    tiled: Tiled | None = None
 
     @property
     def anchor(self) -> Op:

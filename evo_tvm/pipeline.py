@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 import tvm
 
 from evo_tvm import __version__
+from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.artifact import Artifact
+from evo_tvm.decide import Knowledge
+from evo_tvm.decide_tile import tile_of_image
 from evo_tvm.errors import UsageError
-from evo_tvm.executor.build import Progress, build
+from evo_tvm.executor.build import NO_KERNEL, Progress, build
 from evo_tvm.frontend import Imported, import_onnx
+from evo_tvm.gates.hook import Hook
 from evo_tvm.graph import Graph
 from evo_tvm.passes.cancel_pairs import cancel_pairs
 from evo_tvm.passes.canonicalize import canonicalize
@@ -25,12 +29,19 @@ from evo_tvm.passes.fold_constants import fold_constants
 from evo_tvm.passes.fold_input_scale import fold_input_scale
 from evo_tvm.passes.fold_pad import fold_pad
 from evo_tvm.passes.fold_scale import fold_scale
+from evo_tvm.passes.insert_channel_gates import insert_channel_gates
+from evo_tvm.passes.insert_exit_gates import insert_exit_gates
+from evo_tvm.passes.insert_precision_gates import insert_precision_gates
+from evo_tvm.passes.insert_skip_gates import insert_skip_gates
+from evo_tvm.passes.insert_space_gates import insert_space_gates
 from evo_tvm.passes.merge_convolutions import merge_convolutions
 from evo_tvm.passes.merge_transposes import merge_transposes
 from evo_tvm.passes.move_activations import move_activations
 from evo_tvm.passes.move_reshapes import move_reshapes
 from evo_tvm.passes.move_slices import move_slices
 from evo_tvm.passes.move_transposes import move_transposes
+from evo_tvm.passes.name_variables import name_variables
+from evo_tvm.passes.observe_values import observe_values
 from evo_tvm.passes.rebuild_activations import rebuild_activations
 from evo_tvm.passes.rebuild_channel_shuffle import rebuild_channel_shuffle
 from evo_tvm.passes.rebuild_gelu import rebuild_gelu
@@ -50,17 +61,27 @@ from evo_tvm.plan.fold_scales import fold_scales
 from evo_tvm.plan.fold_shuffles import fold_shuffles
 from evo_tvm.plan.fuse_depthwise_pointwise import fuse_depthwise_pointwise
 from evo_tvm.plan.fuse_epilogues import fuse_epilogues
+from evo_tvm.plan.guard_branches import guard_branches
 from evo_tvm.plan.inline_dequantize import inline_dequantize
 from evo_tvm.plan.lower_integer import lower_integer
 from evo_tvm.plan.merge_rescale import merge_rescale
 from evo_tvm.plan.merge_sums import merge_sums
 from evo_tvm.plan.move_quantize import move_quantize
+from evo_tvm.plan.narrow_tiles import narrow_tiles
+from evo_tvm.plan.place_branches import place_branches
 from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.read_relax import read_relax
+from evo_tvm.plan.tile_branches import tile_branches
 from evo_tvm.plan.unify_bytes import unify_bytes
+from evo_tvm.predict.model import Prediction
+from evo_tvm.predict.predict_groups import predict_groups
+from evo_tvm.runtime.gates import GateInfo
 from evo_tvm.runtime.manifest import Manifest, StayedFloat, TargetInfo
+from evo_tvm.spec import TensorSpec
 from evo_tvm.target import Target, resolve
-from evo_tvm.tune.log import log_of
+from evo_tvm.tune.folders import VARIABLE, user_folder
+from evo_tvm.tune.log import Log
+from evo_tvm.workload import workload_of
 
 if TYPE_CHECKING:
     import onnx
@@ -95,12 +116,26 @@ CLEAN_UP: Sequence[tvm.transform.Pass] = (
     cancel_pairs,
     eliminate_common_subexpressions,
     remove_no_ops,
+    name_variables,
+)
+
+#: Hooks -> Relax module -> Relax module, in order: gates, each kind by a pass of its own.
+GATES: Sequence[Callable[[Sequence[Hook], Target], Callable[[tvm.IRModule], tvm.IRModule]]] = (
+    lambda hooks, target: insert_precision_gates(hooks),
+    lambda hooks, target: insert_channel_gates(hooks),
+    lambda hooks, target: insert_space_gates(hooks, lambda _, shape: tile_of_image(shape, target)),
+    lambda hooks, target: insert_skip_gates(hooks),
+    lambda hooks, target: insert_exit_gates(hooks),
 )
 
 #: Kernel graph -> kernel graph, in order; between the first and the others algorithms are chosen.
 PLAN: Sequence[tuple[str, Callable[[Graph, Target], Graph]]] = (
+    ("narrow_tiles", narrow_tiles),
+    ("tile_branches", tile_branches),
     ("assign_layouts", lambda graph, target: assign_layouts(graph, target.lanes_f32)),
     ("place_concats", lambda graph, target: place_concats(graph)),
+    ("place_branches", lambda graph, target: place_branches(graph)),
+    ("guard_branches", lambda graph, target: guard_branches(graph)),
 )
 
 
@@ -112,6 +147,7 @@ def compile(
     algorithms: Mapping[str, str] | None = None,
     dump: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    measure: bool = False,
 ) -> Artifact:
     """As `evo_tvm.compile` of the model as it is, without the cache of whole models; arguments and errors are its."""
     if num_threads < 1:
@@ -119,7 +155,7 @@ def compile(
     resolved = target if isinstance(target, Target) else resolve(target)
     writer = Dump(Path(dump)) if dump is not None else None
     imported = clean(model, input_shapes, progress, writer)
-    return assemble(imported, resolved, num_threads, algorithms, progress, writer).artifact
+    return assemble(imported, resolved, num_threads, algorithms, progress, writer, measure=measure).artifact
 
 
 def clean(
@@ -144,6 +180,19 @@ def clean(
     return replace(imported, module=module)
 
 
+def attach(imported: Imported, hooks: Sequence[Hook], target: Target, observe: Sequence[str] = ()) -> Imported:
+    """The cleaned-up model with a gate for each hook, and with the values `observe` names as further outputs."""
+    module = imported.module
+    for insert in GATES:
+        module = insert(hooks, target)(module)
+    if not observe:
+        return replace(imported, module=module)
+    module = observe_values(observe)(module)
+    types = module["main"].ret_ty.fields[len(imported.outputs) :]
+    seen = [TensorSpec(n, tuple(int(e) for e in t.shape), str(t.dtype)) for n, t in zip(observe, types, strict=True)]
+    return replace(imported, module=module, outputs=(*imported.outputs, *seen))
+
+
 @dataclass(frozen=True)
 class Assembled:
     """A compiled model, and what was decided for its kernels."""
@@ -160,19 +209,20 @@ def assemble(
     progress: Progress | None = None,
     writer: Dump | None = None,
     float_layers: Set[str] | None = None,
+    batch: int = 1,
+    known: Knowledge | None = None,
+    measure: bool = False,
 ) -> Assembled:
-    """Compiles a cleaned-up model; float_layers: as of `kernel_graph`."""
-    graph, stayed_float = kernel_graph(imported.module, target, float_layers)
-    log = log_of(target)
-    graph = fuse_depthwise_pointwise(graph, target, num_threads, log)
-    graph, explained = choose_algorithms(graph, target, num_threads, log, algorithms or {})
-    if writer:
-        writer.write("choose_algorithms", graph_text(graph))
-    for name, rewrite in PLAN:
-        graph = rewrite(graph, target)
-        if writer:
-            writer.write(name, graph_text(graph))
-    built = build(graph, target, imported.inputs, imported.outputs, progress or _silent)
+    """Compiles a cleaned-up model; float_layers: as of `kernel_graph`. batch: samples that a run takes, one by one,
+    through a model of one sample; threads then share out samples. known: as of `plan`. measure: what is best by the
+    predictor is measured first, here; the user's tuning logs get the times."""
+    sharing = num_threads if batch == 1 else 1
+    if measure:
+        measure_best(imported, target, sharing, progress or _silent, float_layers)
+    planned = plan(imported, target, sharing, algorithms, writer, float_layers, known)
+    graph = planned.graph
+    inputs, outputs = (batched(specs, batch) for specs in (imported.inputs, imported.outputs))
+    built = build(graph, target, inputs, outputs, progress or _silent, batch)
     if writer:
         writer.write("main", built.source, "c")
     manifest = Manifest(
@@ -180,15 +230,97 @@ def assemble(
         tvm=str(tvm.__version__),
         target=TargetInfo(target.name, target.triple, target.cpu, tuple(target.required_features)),
         num_threads=num_threads,
-        inputs=tuple(imported.inputs),
-        outputs=tuple(imported.outputs),
-        arena_bytes=built.program.arena_bytes,
-        kernels=built.kernels,
-        plan=tuple(e.as_json() for e in explained),
-        stayed_float=stayed_float,
+        inputs=inputs,
+        outputs=outputs,
+        arena_bytes=built.arena_bytes,
+        kernels=tuple(
+            replace(kernel, predicted_ms=found.value, predicted_by=found.source)
+            for kernel, found in zip(built.kernels, planned.predictions, strict=True)
+        ),
+        plan=tuple(e.as_json() for e in planned.explained),
+        stayed_float=planned.stayed_float,
         prepared_bytes=built.program.prepared_bytes,
+        gates=tuple(GateInfo(g.name, g.kind, g.threshold, g.decisions) for g in built.program.gates),
+        batch=batch,
     )
-    return Assembled(Artifact(manifest, built.library, built.program.weights), explained)
+    return Assembled(Artifact(manifest, built.library, built.program.weights), planned.explained)
+
+
+def measure_best(
+    imported: Imported, target: Target, num_threads: int, progress: Progress, float_layers: Set[str] | None = None
+) -> None:
+    """Measures the best few configurations of each kernel that the tuning logs have nothing of, see `measure_top`.
+
+    Raises UsageError: no folder for the user's logs, or another target than this machine.
+    """
+    from evo_tvm.tune.measure_top import measure_top
+
+    folder = user_folder()
+    if folder is None:
+        raise UsageError("there is no folder for what is measured", hint=f"{VARIABLE} is off: set it to a folder.")
+    apart, _ = kernel_graph(imported.module, target, float_layers)
+    known = Knowledge.of(target)
+    graphs = apart, fuse_depthwise_pointwise(apart, target, num_threads, Log())
+    groups = [(graph, group) for graph in graphs for group in graph.groups if group.anchor.kind in ALGORITHMS]
+    workloads = [workload_of(graph, group) for graph, group in groups]
+    ranking = known.ranking(target, num_threads)
+    measure_top(workloads, target, num_threads, ranking, known.log, folder, progress)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A model as kernels, with their algorithms and layouts. explained: why; predictions: what each kernel that runs is
+    expected to take, in order, in milliseconds."""
+
+    graph: Graph
+    explained: tuple[Explained, ...]
+    stayed_float: tuple[StayedFloat, ...]
+    predictions: tuple[Prediction, ...]
+
+
+def plan(
+    imported: Imported,
+    target: Target,
+    num_threads: int,
+    algorithms: Mapping[str, str] | None = None,
+    writer: Dump | None = None,
+    float_layers: Set[str] | None = None,
+    known: Knowledge | None = None,
+) -> Planned:
+    """All that is decided before code is made of it; float_layers: as of `kernel_graph`. known: what decides, in place
+    of all that there is for the target."""
+    graph, stayed_float = kernel_graph(imported.module, target, float_layers)
+    known = known or Knowledge.of(target)
+    ranking = known.ranking(target, num_threads)
+    graph = fuse_depthwise_pointwise(graph, target, num_threads, known.log, ranking)
+    graph, explained = choose_algorithms(graph, target, num_threads, known.log, algorithms or {}, ranking)
+    if writer:
+        writer.write("choose_algorithms", graph_text(graph))
+    for name, rewrite in PLAN:
+        graph = rewrite(graph, target)
+        if writer:
+            writer.write(name, graph_text(graph))
+    kernels = [group for group in graph.groups if group.anchor.kind not in NO_KERNEL]
+    predictions = predict_groups(graph, kernels, target, num_threads, known.predictor)
+    of_layer = dict(zip([group.name for group in kernels], predictions, strict=True))
+    explained = tuple(replace(each, prediction=of_layer.get(each.layer)) for each in explained)
+    return Planned(graph, explained, stayed_float, predictions)
+
+
+def batched(specs: Sequence[TensorSpec], batch: int) -> tuple[TensorSpec, ...]:
+    """The tensors of `batch` samples. Raises UsageError: one of them does not begin with a batch of 1."""
+    if batch == 1:
+        return tuple(specs)
+    odd = [spec for spec in specs if spec.shape[:1] != (1,)]
+    if odd:
+        raise UsageError(
+            "a batch needs tensors whose first dimension is the batch",
+            where=odd[0].name,
+            expected="1, of one sample",
+            got="x".join(map(str, odd[0].shape)) or "a scalar",
+            hint="Give shapes of one sample (--input NAME:1x...), or leave out the batch.",
+        )
+    return tuple(replace(spec, shape=(batch, *spec.shape[1:])) for spec in specs)
 
 
 def kernel_graph(

@@ -27,10 +27,14 @@ _COMPUTE_FEATURES = {
     "riscv": """64bit m a f d c v zba zbb zbs zfh zfhmin zvfh zvfhmin zvfbfmin zvl32b zvl64b zvl128b zvl256b zvl512b
         zvl1024b""".split(),
 }
-_ISA = {"x86_64": "x86", "aarch64": "arm", "arm": "arm", "armv7a": "arm", "riscv64": "riscv"}
+_ISA = {"x86_64": "x86", "aarch64": "arm", "armv7a": "arm", "riscv64": "riscv"}
 _GENERIC_CPU = {"x86_64": "x86-64", "riscv64": "generic-rv64"}
 _BASE_FEATURES = {"aarch64": ("fp-armv8", "neon"), "riscv64": ("64bit", "m", "a", "f", "d", "c")}
-_ARCH_ALIASES = {"arm64": "aarch64", "amd64": "x86_64", "x86-64": "x86_64", "armv7l": "arm", "armv7": "armv7a"}
+_ARCH_ALIASES = {"arm64": "aarch64", "amd64": "x86_64", "x86-64": "x86_64"} | dict.fromkeys(
+    ("arm", "armv7", "armv7l", "armv7hf"), "armv7a"
+)
+# The last part of a triple: whose C library, and which calling convention.
+_ABIS = {"armv7a": ("gnueabihf", "musleabihf")}
 _AVX512_BASE = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
 
 
@@ -40,6 +44,7 @@ class Target:
 
     `name`: as in the tuning logs. `triple`, `cpu`, `features`: under LLVM's names, features without a sign.
     `isa`: "x86", "arm" or "riscv". `lanes_f32`: float32 values in a vector register. `vector_registers`: their number.
+    A CPU without vectors computes in fours of its registers for numbers.
     `l1_bytes`, `l2_bytes`: data caches of one core; `l3_bytes`: of all cores, 0 where there is none.
     `clock_hz` and `memory_bytes_per_cycle`, what one core reads from memory: for estimates only.
     """
@@ -65,12 +70,13 @@ class Target:
 
     @property
     def required_features(self) -> tuple[str, ...]:
-        """What a CPU must have to run code for this target, under LLVM's names."""
-        return self.features
+        """What a CPU must have to run code for this target, under LLVM's names; with RISC-V's vectors "vlen256" beside
+        them, say, for registers of 256 bits, no fewer and no more."""
+        return (*self.features, f"vlen{self.vector_bits}") if self.isa == "riscv" and self.has("v") else self.features
 
     @property
     def vector_bits(self) -> int:
-        """Width of a vector register; 0 where there is none. RISC-V: what every CPU of this target has, or more."""
+        """Width of a vector register; 0 where there is none."""
         scalar = {"x86": False, "arm": not self.has("neon"), "riscv": not self.has("v")}
         return 0 if scalar[self.isa] else 32 * self.lanes_f32
 
@@ -84,6 +90,11 @@ class Target:
         if self.isa == "arm":
             return "usdot" if self.has("i8mm") else "sdot" if self.has("dotprod") else "smlal"
         return "vwmacc"
+
+    @property
+    def signed_bytes(self) -> bool:
+        """Whether its dot instruction takes signed bytes only: unsigned ones are multiplied less 128."""
+        return self.dot_instruction == "sdot"
 
     def has(self, feature: str) -> bool:
         """Whether code for this target may use `feature` (LLVM's name)."""
@@ -117,12 +128,19 @@ def make_target(
         features=found,
         isa=isa,
         lanes_f32=_lanes_f32(isa, found),
-        vector_registers=16 if arch in ("arm", "armv7a") or (isa == "x86" and "avx512f" not in found) else 32,
+        vector_registers=_vector_registers(arch, found),
         l1_bytes=l1_bytes,
         l2_bytes=l2_bytes,
         l3_bytes=l3_bytes,
         cores=cores,
     )
+
+
+def _vector_registers(arch: str, features: tuple[str, ...]) -> int:
+    """Without vectors four of the 32 registers for numbers do as one."""
+    if arch == "riscv64":
+        return 32 if "v" in features else 8
+    return 32 if arch == "aarch64" or "avx512f" in features else 16
 
 
 def _lanes_f32(isa: str, features: tuple[str, ...]) -> int:
@@ -145,9 +163,15 @@ def list_targets() -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
+@cache
+def boards() -> Mapping[str, str]:
+    """Names of boards => the target that fits them."""
+    return {board: name for name in list_targets() for board in _toml(name).get("boards", ())}
+
+
 def resolve(name_or_triple: str = "host") -> Target:
-    """A target by name ("cascadelake"), triple ("aarch64-linux-gnu") or "host"; each may have features added to it
-    ("x86_64-linux-gnu+avx2+fma").
+    """A target by name ("cascadelake"), board ("raspberrypi4"), triple ("aarch64-linux-gnu") or "host"; each may have
+    features added to it ("x86_64-linux-gnu+avx2+fma").
 
     Raises TargetError: nothing of that name; the message has close matches.
     """
@@ -156,6 +180,8 @@ def resolve(name_or_triple: str = "host") -> Target:
         target = host()
     elif base in list_targets():
         target = _read_toml(base)
+    elif base.lower() in boards():
+        target = _read_toml(boards()[base.lower()])
     elif _is_triple(base):
         target = make_target(base, base)
     else:
@@ -169,8 +195,7 @@ def resolve(name_or_triple: str = "host") -> Target:
                 f"unknown feature {feature!r} of {target.isa}", where=name_or_triple, hint=_close(feature, known)
             )
     features = tuple(dict.fromkeys((*target.features, *added)))
-    registers = 32 if "avx512f" in features else target.vector_registers
-    lanes = _lanes_f32(target.isa, features)
+    registers, lanes = _vector_registers(target.arch, features), _lanes_f32(target.isa, features)
     return replace(target, name=name_or_triple, features=features, lanes_f32=lanes, vector_registers=registers)
 
 
@@ -205,15 +230,18 @@ def _canonical_triple(text: str) -> str:
     arch = _ARCH_ALIASES.get(parts[0], parts[0])
     if arch not in _ISA or "linux" not in parts:
         raise _unknown(text, text)
-    abi = parts[-1] if parts[-1] != "linux" else "gnu"
-    if abi == "gnu" and arch in ("arm", "armv7a"):
-        abi = "gnueabihf"
+    abis = _ABIS.get(arch, ("gnu", "musl"))
+    abi = parts[-1] + "eabihf" * (arch == "armv7a" and parts[-1] in ("gnu", "musl"))
+    if parts[-1] == "linux":
+        abi = abis[0]
+    if abi not in abis:
+        raise TargetError(f"unknown ABI {parts[-1]!r} of {arch}", where=text, expected=" or ".join(abis))
     return f"{arch}-linux-{abi}"
 
 
 def _unknown(text: str, base: str) -> TargetError:
-    triples = ["x86_64-linux-gnu", "aarch64-linux-gnu", "riscv64-linux-gnu", "arm-linux-gnueabihf"]
-    hint = _close(base, ["host", *list_targets(), *triples])
+    triples = ["x86_64-linux-gnu", "aarch64-linux-gnu", "riscv64-linux-gnu", "armv7a-linux-gnueabihf"]
+    hint = _close(base, ["host", *list_targets(), *boards(), *triples])
     return TargetError(f"unknown target {text!r}", hint=f"{hint} evo-tvm targets lists them; a triple will do as well.")
 
 
@@ -226,8 +254,10 @@ def _close(text: str, names: Iterable[str]) -> str:
 
 # ---- targets/*.toml ----
 
+_OPTIONAL, _ABOUT = {"boards"}, {"description", "boards"}
 _KEYS: Mapping[str, type] = {
     "description": str,
+    "boards": list,
     "triple": str,
     "cpu": str,
     "features": list,
@@ -239,7 +269,15 @@ _KEYS: Mapping[str, type] = {
 
 
 def _read_toml(name: str) -> Target:
-    return parse_toml(name, (resources.files("evo_tvm.targets") / f"{name}.toml").read_text())
+    return parse_toml(name, _text(name))
+
+
+def _toml(name: str) -> Mapping[str, Any]:
+    return tomllib.loads(_text(name))
+
+
+def _text(name: str) -> str:
+    return (resources.files("evo_tvm.targets") / f"{name}.toml").read_text()
 
 
 def parse_toml(name: str, text: str) -> Target:
@@ -249,13 +287,12 @@ def parse_toml(name: str, text: str) -> Target:
         fields: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TargetError(f"not TOML: {error}", where=where) from None
-    for key in fields.keys() ^ _KEYS.keys():
+    for key in fields.keys() ^ _KEYS.keys() - (_OPTIONAL - fields.keys()):
         raise TargetError(f"{'unknown' if key in fields else 'missing'} key {key!r}", where=where)
-    for key, kind in _KEYS.items():
-        if not isinstance(fields[key], kind):
-            raise TargetError(f"key {key!r} is wrong", where=where, expected=kind.__name__, got=repr(fields[key]))
-    del fields["description"]
-    target = make_target(name, **fields)
+    for key, value in fields.items():
+        if not isinstance(value, _KEYS[key]):
+            raise TargetError(f"key {key!r} is wrong", where=where, expected=_KEYS[key].__name__, got=repr(value))
+    target = make_target(name, **{key: value for key, value in fields.items() if key not in _ABOUT})
     for feature in target.features:
         if feature not in _COMPUTE_FEATURES[target.isa]:
             hint = _close(str(feature), _COMPUTE_FEATURES[target.isa])
@@ -282,10 +319,17 @@ def _tvm_target(target: Target) -> tvm.target.Target:
             f"LLVM knows no {target.arch} CPU {target.cpu!r}", where=target.name, hint=_close(target.cpu, known)
         )
     base["mcpu"] = target.cpu
-    implied = codegen.llvm_get_cpu_features(tvm.target.Target(base))
-    hidden = [f for f in _COMPUTE_FEATURES[target.isa] if f in implied and f not in target.features]
+    brought = codegen.llvm_get_cpu_features(tvm.target.Target(base))
+    # A feature may bring others with it ("v": "zvl128b"); they stay.
+    plain = {**base, "mcpu": _GENERIC_CPU.get(target.arch, "generic")}
+    listed = {**plain, "mattr": [f"+{feature}" for feature in target.features]}
+    with_them, without = (codegen.llvm_get_cpu_features(tvm.target.Target(each)) for each in (listed, plain))
+    kept = {*target.features, *(f for f in with_them if f not in without)}
+    if target.has("neon"):
+        kept.add("vfp3")  # which the generic 32-bit CPU of LLVM has as well
+    hidden = [f for f in _COMPUTE_FEATURES[target.isa] if f in brought and f not in kept]
     mattr = [f"+{feature}" for feature in target.features] + [f"-{feature}" for feature in hidden]
-    if target.lanes_f32 == 16:
+    if target.isa == "x86" and target.lanes_f32 == 16:
         mattr.append("-prefer-256-bit")  # else loops that LLVM vectorizes itself get half vectors on Intel
     result = tvm.target.Target({**base, "mattr": mattr})
     missing = [f for f in target.features if f not in codegen.llvm_get_cpu_features(result)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,22 @@ from evo_tvm.graph import Graph, Group, Op
 _ATTRIBUTES = (
     *("blocks", "stride", "padding", "dilation", "groups", "pool_size", "count_include_pad", "output_padding"),
     *("left_shape", "left_strides", "right_shape", "right_strides", "output_strides"),
+)
+
+#: Attributes that count where there is no choice of algorithms; all numbers, and none of them of the arithmetic.
+_OF_FIXED = ("axes", "begin")
+#: Operators that have algorithms to choose from (`evo_tvm.algorithms`); kernels of all others are always made alike.
+CHOICES = frozenset(
+    (
+        "avg_pool2d",
+        "conv2d",
+        "conv2d_transpose",
+        "dense",
+        "depthwise_conv2d",
+        "depthwise_pointwise",
+        "matmul",
+        "max_pool2d",
+    )
 )
 
 #: A convolution over at most this many channels reads them unblocked: blocks would be mostly idle lanes.
@@ -28,7 +45,8 @@ class Workload:
     """What a kernel computes, apart from how.
 
     operator: the anchor's kind ("conv2d", ...). shapes: logical shapes of the anchor's operands (N, C, H, W and O, I,
-    KH, KW for a convolution); output: of its result. attrs: its static attributes, sorted. epilogue: the elementwise
+    KH, KW for a convolution), of all that the kernel reads where there is no choice of algorithms; output: of its
+    result. attrs: its static attributes, sorted. epilogue: the elementwise
     operators fused behind it, which are a feature beside the key, not part of it.
     """
 
@@ -70,13 +88,22 @@ class Workload:
 def workload_of(graph: Graph, group: Group) -> Workload:
     """The workload of a group of the graph."""
     anchor = group.anchor
+    fixed = anchor.kind not in CHOICES
     operands = [graph.values[group.inputs[a]] for a in anchor.args if a < len(group.inputs)]
+    if fixed:
+        operands = [graph.values[name] for name in group.inputs]
     output = graph.values[group.output]
+    names = (*_ATTRIBUTES, *(_OF_FIXED if fixed else ()))
+    attrs = {name: _ints(anchor.attrs[name]) for name in names if name in anchor.attrs}
+    if anchor.kind == "transform":
+        attrs["blocks"] = (operands[0].layout.block, output.layout.block)
+    if anchor.kind == "tir":  # tells functions of the same shapes apart
+        attrs["function"] = (zlib.crc32(str(anchor.attrs["func"]).encode()),)
     return Workload(
         anchor.kind,
         tuple(value.shape for value in operands),
         output.shape,
-        tuple(sorted((name, _ints(anchor.attrs[name])) for name in _ATTRIBUTES if name in anchor.attrs)),
+        tuple(sorted(attrs.items())),
         operands[0].dtype if operands else output.dtype,
         tuple(op.kind for op in group.ops[1:]),
     )

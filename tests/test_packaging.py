@@ -87,5 +87,7 @@ def test_the_wheel_carries_the_rooms_and_their_data(tmp_path: Path) -> None:
     names = python(code, tmp_path).splitlines()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"evo_tvm"}
     ours = [path for part in ("evo_tvm", *ROOMS) for path in (ROOT / part).rglob("*") if path.is_file()]
-    wanted = {str(path.relative_to(ROOT)) for path in ours if "__pycache__" not in path.parts}
+    logs = {path for path in ours if path.name.endswith(".jsonl.xz") and path.name != "best.jsonl.xz"}
+    wanted = {str(path.relative_to(ROOT)) for path in ours if "__pycache__" not in path.parts and path not in logs}
     assert {name if name.startswith("evo_tvm/") else f"evo_tvm/{name}" for name in wanted} <= set(names)
+    assert logs and not {f"evo_tvm/{path.relative_to(ROOT)}" for path in logs} & set(names), "the best are enough"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SHELL = [ROOT / ".ci" / "run", *(ROOT / "scripts" / name for name in ("check", "quickstart", "setup", "test"))]
+NAMES = ("check", "quickstart", "setup", "setup_emulators", "test")
+SHELL = [ROOT / ".ci" / "run", *(ROOT / "scripts" / name for name in NAMES)]
 
 
 @pytest.mark.parametrize("script", SHELL, ids=lambda script: script.name)
@@ -49,10 +50,60 @@ def test_without_the_venv_module_setup_says_what_to_install(tmp_path: Path) -> N
     assert not (tmp_path / ".venv").exists()
 
 
-def test_continuous_integration_passes_on_a_failure(tmp_path: Path) -> None:
-    for name, text in (("scripts/test", "#!/bin/sh\nexit 3\n"), (".ci/run", (ROOT / ".ci" / "run").read_text())):
-        path = tmp_path / name
-        path.parent.mkdir()
-        path.write_text(text)
-        path.chmod(0o755)
-    assert subprocess.run([tmp_path / ".ci" / "run"]).returncode == 3
+@pytest.mark.parametrize("emulators", [0, 1])
+def test_continuous_integration_passes_on_a_failure(tmp_path: Path, emulators: int) -> None:
+    scripts = {
+        "scripts/setup_emulators": f"#!/bin/sh\nexit {emulators}\n",
+        "scripts/test": "#!/bin/sh\nexit 3\n",
+        ".ci/run": (ROOT / ".ci" / "run").read_text(),
+    }
+    for name, text in scripts.items():
+        write_program(tmp_path / name, text)
+    done = subprocess.run([tmp_path / ".ci" / "run"], capture_output=True, text=True)
+    assert done.returncode == 3
+    assert ("going on without emulated boards" in done.stderr) == bool(emulators)
+
+
+def write_program(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def set_up_emulators(folder: Path, apt_get: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run `scripts/setup_emulators` where only `apt_get` can be installed with: (what came of it, calls of apt-get)."""
+    write_program(folder / "apt-get", f'#!/bin/sh\necho "$@" >>"{folder}/calls"\n{apt_get}\n')
+    write_program(folder / "sudo", '#!/bin/sh\nshift\nexec "$@"\n')
+    for tool in ("bash", "tail", "touch", "env"):
+        (folder / tool).symlink_to(str(shutil.which(tool)))
+    done = subprocess.run(
+        [ROOT / "scripts" / "setup_emulators"], capture_output=True, text=True, env={"PATH": str(folder)}, timeout=60
+    )
+    calls = folder / "calls"
+    return done, calls.read_text().splitlines() if calls.exists() else []
+
+
+PACKAGES = "qemu-user g++-aarch64-linux-gnu g++-riscv64-linux-gnu"
+INSTALL = f"install -y --no-install-recommends {PACKAGES}"
+
+
+def test_emulators_are_installed_with_fresh_lists_where_the_old_ones_fail(tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh"
+    done, calls = set_up_emulators(tmp_path, f'case $1 in update) touch "{fresh}";; *) [ -e "{fresh}" ];; esac')
+    assert done.returncode == 0, done.stderr
+    assert calls == [INSTALL, "update", INSTALL]
+
+
+def test_emulators_that_cannot_be_installed(tmp_path: Path) -> None:
+    done, calls = set_up_emulators(tmp_path, "echo E: no network >&2; exit 100")
+    assert done.returncode == 1 and calls == [INSTALL, "update"]
+    assert "error: apt-get failed:\nE: no network\n" in done.stderr
+    assert f"Without {PACKAGES} the tests of emulated boards are skipped." in done.stderr
+
+
+def test_emulators_that_are_there_already(tmp_path: Path) -> None:
+    for arch in ("aarch64", "riscv64"):
+        for tool in (f"qemu-{arch}", f"{arch}-linux-gnu-g++"):
+            write_program(tmp_path / tool, "#!/bin/sh\n")
+    done, calls = set_up_emulators(tmp_path, "exit 1")
+    assert (done.returncode, done.stderr, calls) == (0, "", [])

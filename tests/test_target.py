@@ -32,8 +32,8 @@ V4 = V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
         ("x86_64-linux-gnu+avx2+fma", "x86", 8, 16),
         ("x86_64-linux-gnu+avx2+fma+avx512f", "x86", 8, 32),
         ("aarch64-linux-gnu+dotprod", "arm", 4, 32),
-        ("arm-linux-gnueabihf+neon", "arm", 4, 16),
-        ("riscv64-linux-gnu", "riscv", 4, 32),
+        ("armv7a-linux-gnueabihf+neon", "arm", 4, 16),
+        ("riscv64-linux-gnu", "riscv", 4, 8),
         ("riscv64-linux-gnu+v", "riscv", 4, 32),
         ("riscv64-linux-gnu+v+zvl256b", "riscv", 8, 32),
     ],
@@ -51,6 +51,9 @@ def test_lanes_and_registers(name: str, isa: str, lanes: int, registers: int) ->
         ("amd64-linux-musl", "x86_64-linux-musl"),
         ("arm64-linux-gnu", "aarch64-linux-gnu"),
         ("armv7a-linux-gnu", "armv7a-linux-gnueabihf"),
+        ("arm-linux-gnueabihf", "armv7a-linux-gnueabihf"),
+        ("armv7l-unknown-linux-musl", "armv7a-linux-musleabihf"),
+        ("riscv64-unknown-linux-musl", "riscv64-linux-musl"),
     ],
 )
 def test_triples_are_made_canonical(text: str, triple: str) -> None:
@@ -74,6 +77,9 @@ def test_added_features_join_the_target() -> None:
         ("x86_64-linux-gnu+avx3", "x86_64-linux-gnu+avx3: unknown feature 'avx3' of x86\nDid you mean avx"),
         ("aarch64-linux-gnu+avx2", "aarch64-linux-gnu+avx2: unknown feature 'avx2' of arm\n"),
         ("host+", "host+: unknown feature '' of "),
+        ("raspberypi4", "unknown target 'raspberypi4'\nDid you mean raspberrypi4"),
+        ("aarch64-linux-foo", "aarch64-linux-foo: unknown ABI 'foo' of aarch64 (expected gnu or musl"),
+        ("arm-linux-gnueabi", "arm-linux-gnueabi: unknown ABI 'gnueabi' of armv7a (expected gnueabihf or musleabihf"),
     ],
 )
 def test_unknown_targets_get_close_matches(name: str, text: str) -> None:
@@ -85,6 +91,44 @@ def test_unknown_targets_get_close_matches(name: str, text: str) -> None:
 def test_no_tvm_is_imported() -> None:
     code = "import sys, evo_tvm.target as t; t.resolve('host'); t.resolve('znver4'); assert 'tvm' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "vector_bits", "dot"),
+    [
+        ("x86-64-v2", 128, "pmaddwd"),
+        ("x86-64-v3", 256, "pmaddwd"),
+        ("x86-64-v3+avxvnni", 256, "vpdpbusd"),
+        ("icelake-server", 512, "vpdpbusd"),
+        ("cortex-a53", 128, "smlal"),
+        ("cortex-a76", 128, "sdot"),
+        ("cortex-a76+i8mm", 128, "usdot"),
+        ("armv7a-linux-gnueabihf", 0, None),
+        ("armv7a-linux-gnueabihf+neon", 128, "smlal"),
+        ("sifive-u74", 0, None),
+        ("rv64gcv", 128, "vwmacc"),
+        ("spacemit-x60", 256, "vwmacc"),
+        ("sifive-x280", 512, "vwmacc"),
+    ],
+)
+def test_what_follows_from_a_target(name: str, vector_bits: int, dot: str | None) -> None:
+    target = resolve(name)
+    assert (target.vector_bits, target.dot_instruction) == (vector_bits, dot)
+
+
+@pytest.mark.parametrize(
+    ("board", "name"),
+    [
+        ("raspberrypi3", "cortex-a53"),
+        ("raspberrypi4", "cortex-a72"),
+        ("RaspberryPi5", "cortex-a76"),
+        ("rk3588", "cortex-a76"),
+        ("visionfive2", "sifive-u74"),
+        ("bananapi-f3", "spacemit-x60"),
+    ],
+)
+def test_a_board_is_its_cpu(board: str, name: str) -> None:
+    assert resolve(board) == resolve(name)
 
 
 # ---- The host ----
@@ -164,6 +208,8 @@ def test_caches_and_cores_from_sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_every_file_is_a_target() -> None:
     assert {"x86-64-v2", "x86-64-v3", "x86-64-v4", "znver4", "icelake-server", "cascadelake"} <= set(list_targets())
+    assert {"cortex-a53", "cortex-a55", "cortex-a72", "cortex-a76", "neoverse-n1"} <= set(list_targets())
+    assert {"sifive-u74", "spacemit-x60", "sifive-x280", "rv64gcv"} <= set(list_targets())
     assert list(list_targets()) == sorted(list_targets())
     for name in list_targets():
         assert resolve(name).name == name
@@ -194,6 +240,7 @@ def test_a_toml_file() -> None:
         ("cores = 4", "cores = ", "targets/t.toml: not TOML: "),
         ("cores = 4", "", "targets/t.toml: missing key 'cores'"),
         ("cores = 4", "cores = 4\nsockets = 1", "targets/t.toml: unknown key 'sockets'"),
+        ("cores = 4", "cores = 4\nboards = 'pi'", "targets/t.toml: key 'boards' is wrong (expected list, got 'pi')"),
         ("cores = 4", "cores = '4'", "targets/t.toml: key 'cores' is wrong (expected int, got '4')"),
         ('"fma"', '"fmaa"', "targets/t.toml: unknown feature 'fmaa' of x86\nDid you mean fma"),
         ("x86_64-linux-gnu", "vax-linux-gnu", "unknown target 'vax-linux-gnu'"),
@@ -210,13 +257,18 @@ def test_bad_toml(old: str, new: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["host", "aarch64-linux-gnu+dotprod", "riscv64-linux-gnu+v+zvl256b", "arm-linux-gnueabihf+neon", *list_targets()],
+    [
+        *("host", "aarch64-linux-gnu+dotprod", "riscv64-linux-gnu+v+zvl256b", "armv7a-linux-gnueabihf"),
+        *("armv7a-linux-gnueabihf+neon", *list_targets()),
+    ],
 )
 def test_llvm_knows_every_target_and_uses_its_features_only(name: str) -> None:
     codegen = pytest.importorskip("tvm.target.codegen")
     target = resolve(name)
     known = codegen.llvm_get_cpu_features(target.tvm())
     assert set(target.features) <= known
+    wider = {f for f in known if f.startswith("zvl") and int(f[3:-1]) > target.vector_bits}
+    assert ("neon" in known, "v" in known) == (target.has("neon"), target.has("v")) and not wider
     assert "prefer-256-bit" not in known
     if target.name == "cascadelake":
         assert "avx512vnni" in known and "avx512vbmi" not in known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from evo_tvm.algorithms._register_tile import image_cycles
+from evo_tvm.algorithms._register_tile import Operand, fits, image_cycles, operand_of
 from evo_tvm.target import Target
 from evo_tvm.workload import Workload, blocks_of
 
@@ -14,7 +14,8 @@ from evo_tvm.workload import Workload, blocks_of
 class ConvSizes:
     """A convolution as a product of (pixels, depth) and (depth, channels): a vector is a block of output channels.
 
-    ib, lanes: channels in a block of the input and of the output; pixels: of one image.
+    ib, lanes: channels in a block of the input and of the output; pixels: of one image. operand: where its
+    multiply-adds take pixels from.
     """
 
     n: int
@@ -24,6 +25,7 @@ class ConvSizes:
     taps: int
     pixels: int
     lanes: int
+    operand: Operand
 
     @staticmethod
     def of(workload: Workload, target: Target) -> ConvSizes:
@@ -31,7 +33,8 @@ class ConvSizes:
         (_, channels, _, _), (oc, _, kh, kw) = workload.shapes
         n, _, height, width = workload.output
         ib, ob = blocks_of(workload, target.lanes_f32)
-        return ConvSizes(n, math.ceil(oc / ob), math.ceil(channels / ib), ib, kh * kw, height * width, ob)
+        blocks = math.ceil(oc / ob), math.ceil(channels / ib)
+        return ConvSizes(n, *blocks, ib, kh * kw, height * width, ob, operand_of(target))
 
     @property
     def depth(self) -> int:
@@ -45,7 +48,8 @@ class ConvSizes:
 
     def product_cycles(self, oc_tile: int, pixel_tile: int) -> float:
         """The multiply-adds, over all tiles."""
-        return self.n * self.depth * image_cycles(self.oc_blocks, 1, self.pixels, oc_tile, 1, pixel_tile)
+        tile = (oc_tile, 1, pixel_tile)
+        return self.n * self.depth * image_cycles(self.oc_blocks, 1, self.pixels, *tile, operand=self.operand)
 
 
 def pixel_tiles(sizes: ConvSizes, target: Target, most_pixels: int) -> list[tuple[int, int]]:
@@ -54,6 +58,6 @@ def pixel_tiles(sizes: ConvSizes, target: Target, most_pixels: int) -> list[tupl
         (o, p)
         for o in (2, 4, 1, 3)
         for p in range(1, min(sizes.pixels, most_pixels) + 1)
-        if o <= sizes.oc_blocks and o * p + o + 2 <= target.vector_registers + (o == 2)
+        if o <= sizes.oc_blocks and fits(o, p, target.vector_registers, operand=operand_of(target))
     ]
     return sorted(tiles, key=lambda tile: round(sizes.product_cycles(*tile), 3))

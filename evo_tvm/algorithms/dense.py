@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from evo_tvm.algorithms._base import Algorithm
-from evo_tvm.algorithms._register_tile import image_cycles, register_tile
+from evo_tvm.algorithms._register_tile import fits, image_cycles, operand_of, register_tile
 from evo_tvm.algorithms.spatial_pack import dot_terms
 from evo_tvm.kernels.dense import dense, dense_dot
 from evo_tvm.kernels.matmul import depth_chunk
@@ -58,17 +58,17 @@ class Dense(Algorithm):
         """Tiles that fit the registers."""
         rows, _, width = sizes(workload)
         panels = -(-width // target.lanes_f32)
-        for row_tile, panel_tile in itertools.product(range(1, min(rows, 28) + 1), (1, 2, 3, 4, 8)):
-            used = row_tile * panel_tile + panel_tile + 2
-            if panel_tile <= panels and used <= target.vector_registers + (panel_tile == 2):
-                if row_tile * panel_tile >= min(8, rows * panels):
+        for row_tile, panel_tile in itertools.product(range(1, min(rows, 28) + 1), (1, 2, 3, 4, 6, 8, 12)):
+            held = fits(panel_tile, row_tile, target.vector_registers, operand=operand_of(target))
+            if panel_tile <= panels and held:
+                if row_tile * panel_tile >= min(4, rows * panels):
                     yield Config(row_tile, panel_tile, _chunk(workload))
 
     def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
         """Arithmetic, or the weights' way from memory."""
         rows, steps, width = sizes(workload)
         panels = -(-width // target.lanes_f32)
-        cycles = image_cycles(panels, 1, rows, config.panel_tile, 1, config.row_tile)
+        cycles = image_cycles(panels, 1, rows, config.panel_tile, 1, config.row_tile, operand=operand_of(target))
         return max(steps * cycles / 0.95 / num_threads, steps * width * 4 / target.memory_bytes_per_cycle)
 
     def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
@@ -82,7 +82,7 @@ class Dense(Algorithm):
         chunk = config.depth_chunk
         shape = (-(-panels // config.panel_tile), steps // chunk, chunk, config.panel_tile, lanes, *four)
         weight = lowering.constant(op.args[1], Packing("dense", shape))
-        return (dense_dot if four else dense)(data, weight, panels)
+        return dense_dot(data, weight, panels, lowering.centre(op)) if four else dense(data, weight, panels)
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
         """See `evo_tvm.schedules.dense`."""
@@ -106,7 +106,8 @@ def tile(rows: int, steps: int, width: int, target: Target) -> tuple[int, int]:
     panels = -(-width // target.lanes_f32)
     if rows == 1:
         return 1, min(panels, _PANELS_OF_ONE_ROW)
-    panel_tile, _, row_tile = register_tile(panels, 1, rows, target.vector_registers)
+    registers, operand = target.vector_registers, operand_of(target)
+    panel_tile, _, row_tile = register_tile(panels, 1, rows, registers, operand=operand)
     if panel_tile * steps * target.lanes_f32 * 4 > target.l1_bytes and rows >= _ROWS_OF_TWO_PANELS:
-        panel_tile, _, row_tile = register_tile(min(panels, 2), 1, rows, target.vector_registers)
+        panel_tile, _, row_tile = register_tile(min(panels, 2), 1, rows, registers, operand=operand)
     return row_tile, panel_tile

@@ -45,7 +45,7 @@ class Depthwise(Algorithm):
     def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
         """Strips of up to three quarters of the registers."""
         _, _, height, width = workload.output
-        for rows in (1, 2, 4):
+        for rows in range(1, 9):
             for columns in range(1, min(width, 28) + 1):
                 if rows <= height and rows * columns <= target.vector_registers * 3 // 4:
                     if rows * columns >= min(6, height * width):

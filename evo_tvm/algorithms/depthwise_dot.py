@@ -78,7 +78,8 @@ class DepthwiseDot(Algorithm):
         data = lowering.data(op.args[0], op.attrs["border"])
         shape = (-(-channels // block), shared_by(kw, stride), kh, fours(kw), block, 4)
         weight = lowering.constant(op.args[1], Packing("depthwise_dot", shape, (stride,)))
-        return depthwise_dot(data, weight, lowering.image, op.attrs["stride"], op.attrs["dilation"][0])
+        dilation, signed = op.attrs["dilation"][0], lowering.centre(op)
+        return depthwise_dot(data, weight, lowering.image, op.attrs["stride"], dilation, signed)
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
         """See `evo_tvm.schedules.depthwise`."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evo_tvm.algorithms._base import Algorithm
-from evo_tvm.algorithms._register_tile import image_cycles, register_tile
+from evo_tvm.algorithms._register_tile import image_cycles, operand_of, register_tile
 from evo_tvm.kernels import elementwise
 from evo_tvm.kernels.depthwise_pointwise import depthwise_pointwise
 from evo_tvm.kernels.pack import Packing
@@ -42,7 +42,8 @@ class DepthwisePointwise(Algorithm):
         _, oc, height, width = workload.output
         rows = largest_divisor(height, 4) if height % 4 == 0 or height % 2 == 0 else largest_divisor(height, 7)
         blocks = math.ceil(oc / target.lanes_f32)
-        return Config(rows, self._strip(width), *register_tile(blocks, rows, width, target.vector_registers))
+        tile = register_tile(blocks, rows, width, target.vector_registers, operand=operand_of(target))
+        return Config(rows, self._strip(width), *tile)
 
     def _strip(self, width: int) -> int:
         strip = largest_divisor(width, 16)
@@ -53,7 +54,8 @@ class DepthwisePointwise(Algorithm):
         _, oc, height, width = workload.output
         blocks = math.ceil(oc / target.lanes_f32)
         for rows in (r for r in (1, 2, 4, 7, 8, 14) if height % r == 0):
-            tiles = {register_tile(blocks, min(rows, most), width, target.vector_registers) for most in (1, 2, 4)}
+            registers, operand = target.vector_registers, operand_of(target)
+            tiles = {register_tile(blocks, min(rows, m), width, registers, operand=operand) for m in (1, 2, 4)}
             for strip in sorted({self._strip(width), largest_divisor(width, 8), min(width, 7)}):
                 for tile in sorted(tiles):
                     yield Config(rows, strip, *tile)
@@ -62,7 +64,8 @@ class DepthwisePointwise(Algorithm):
         """The arithmetic of both."""
         (n, oc, height, width), lanes = workload.output, target.lanes_f32
         channels, taps = workload.shapes[1][0], math.prod(workload.shapes[1][2:])
-        steps = image_cycles(math.ceil(oc / lanes), height, width, config.oc_tile, config.oh_tile, config.ow_tile)
+        tile = (config.oc_tile, config.oh_tile, config.ow_tile)
+        steps = image_cycles(math.ceil(oc / lanes), height, width, *tile, operand=operand_of(target))
         hidden = math.ceil(channels / lanes) * height * width * (taps + 2)
         return n * (channels * steps / 0.9 + hidden) / num_threads
 

@@ -52,13 +52,13 @@ class Im2col(Algorithm):
         return max(1, min(kept, shared, math.ceil(sizes.pixels / pixel_tile)))
 
     def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
-        """The quicker half of the register tiles, columns in an eighth to all of the second cache."""
+        """The quicker half of the register tiles, columns in a sixteenth to twice the second cache."""
         sizes = ConvSizes.of(workload, target)
         tiles = pixel_tiles(sizes, target, _MOST_PIXELS)
         for oc_tile, pixel_tile in tiles[: max(1, len(tiles) // 2)]:
             middle = self._tiles(sizes, target, pixel_tile, num_threads)
             most = math.ceil(sizes.pixels / pixel_tile)
-            for count in sorted({min(max(1, int(middle * f)), most) for f in (0.25, 0.5, 1, 2)}):
+            for count in sorted({min(max(1, int(middle * f)), most) for f in (0.125, 0.25, 0.5, 0.75, 1, 1.5, 2, 4)}):
                 yield Config(oc_tile, pixel_tile, count)
 
     def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:

@@ -49,11 +49,11 @@ class Indirect(Algorithm):
         return Config(*pixel_tiles(ConvSizes.of(workload, target), target, _MOST_PIXELS)[0])
 
     def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
-        """The quicker half of the register tiles, pointers worked out once for 4, 8 or 16 channels."""
+        """The quicker half of the register tiles, pointers worked out once for 1 to 16 channels."""
         sizes = ConvSizes.of(workload, target)
         tiles = pixel_tiles(sizes, target, _MOST_PIXELS + 1)
         for tile in tiles[: max(1, len(tiles) // 2)]:
-            for unroll in (4, 8, 16) if sizes.ib > 1 else (1,):
+            for unroll in (1, 2, 4, 8, 16) if sizes.ib > 1 else (1,):
                 yield Config(*tile, unroll)
 
     def border(self, workload: Workload, config: Any) -> Border:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from evo_tvm.algorithms._base import Algorithm
-from evo_tvm.algorithms._register_tile import image_cycles
+from evo_tvm.algorithms._register_tile import image_cycles, operand_of
 from evo_tvm.algorithms.dense import tile
 from evo_tvm.kernels.matmul import broadcast_batch, depth_chunk, matmul
 from evo_tvm.schedules import dense as schedules
@@ -46,7 +46,7 @@ class Matmul(Algorithm):
         left, right = _shapes(workload)
         batch = math.prod(broadcast_batch(left, right))
         panels = -(-right[-1] // target.lanes_f32)
-        steps = image_cycles(panels, 1, left[-2], config.panel_tile, 1, config.row_tile)
+        steps = image_cycles(panels, 1, left[-2], config.panel_tile, 1, config.row_tile, operand=operand_of(target))
         return batch * (left[-1] * steps / 0.95 + 2 * right[-2] * right[-1]) / num_threads
 
     def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evo_tvm.algorithms._base import Algorithm
-from evo_tvm.algorithms._register_tile import dot_cost, image_cycles, register_tile
+from evo_tvm.algorithms._register_tile import dot_cost, fits, image_cycles, operand_of, register_tile
 from evo_tvm.kernels.conv2d import CHUNK, conv2d
 from evo_tvm.kernels.pack import Packing
 from evo_tvm.schedules import spatial_pack
@@ -49,7 +49,8 @@ class SpatialPack(Algorithm):
         s = _Sizes(workload, target)
         chunk = s.chunk(_PANEL_TERMS) if s.ic_blocks * s.terms > CHUNK else 0
         whole = s.groups > 1 or (num_threads > 1 and chunk > 0)  # peeled tiles would not be shared out
-        tile = register_tile(s.oc_blocks // s.groups, s.height, s.width, target.vector_registers, whole, s.vectors)
+        blocks, registers = s.oc_blocks // s.groups, target.vector_registers
+        tile = register_tile(blocks, s.height, s.width, registers, whole, s.vectors, operand_of(target, workload.dtype))
         large_input = s.data_bytes > target.l2_bytes * 45 // 100
         by_rows = s.data_bytes > min(s.weight_bytes, target.l2_bytes) and s.height % tile[1] == 0
         rows = tile[1] if by_rows else 0
@@ -62,23 +63,21 @@ class SpatialPack(Algorithm):
         depth_outer = bool(chunk and large_input and sums_bytes <= target.l2_bytes // 2 and shared_out)
         if by_rows and chunk and s.chunk(2 * CHUNK) == 0:
             chunk, depth_outer = 0, False  # a row's input stays in cache: one sum over the whole depth
-        fetch = s.weight_bytes > target.l2_bytes // (2 if by_rows else 8)
+        fetch = target.isa == "x86" and s.weight_bytes > target.l2_bytes // (2 if by_rows else 8)
         return Config(*tile, rows, chunk, depth_outer, fetch)
 
     def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
         """All sensible register tiles, panels and orders of the loops."""
         s = _Sizes(workload, target)
-        blocks = s.oc_blocks // s.groups
+        blocks, operand = s.oc_blocks // s.groups, operand_of(target, workload.dtype)
         tiles = [
             (o, i, j)
             for o, i, j in itertools.product((1, 2, 4), (1, 2, 3, 4, 7), range(1, min(s.width, 28) + 1))
-            if o <= blocks
-            and i <= s.height
-            and (o * i * j + o) * s.vectors + 2 <= target.vector_registers + (o * s.vectors == 2)
+            if o <= blocks and i <= s.height and fits(o, i * j, target.vector_registers, s.vectors, operand)
             if o * i * j >= min(8, blocks * s.height * s.width) and not (s.groups > 1 and blocks % o)
         ]
-        best = min(image_cycles(blocks, s.height, s.width, *tile, s.vectors) for tile in tiles)
-        tiles = [t for t in tiles if image_cycles(blocks, s.height, s.width, *t, s.vectors) <= 1.25 * best]
+        cycles = {tile: image_cycles(blocks, s.height, s.width, *tile, s.vectors, operand) for tile in tiles}
+        tiles = [tile for tile in tiles if cycles[tile] <= 1.25 * min(cycles.values())]
         whole = s.ic_blocks * s.terms <= 2 * CHUNK
         chunks = {s.chunk(terms) for terms in (72, 144, 288, CHUNK)} | ({0} if whole else set())
         for tile in tiles:
@@ -97,7 +96,8 @@ class SpatialPack(Algorithm):
     def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
         """Arithmetic over all tiles, and what of the weights' way from memory is not hidden behind it."""
         s = _Sizes(workload, target)
-        steps = image_cycles(s.oc_blocks, s.height, s.width, config.oc_tile, config.oh_tile, config.ow_tile, s.vectors)
+        tile = (config.oc_tile, config.oh_tile, config.ow_tile)
+        steps = image_cycles(s.oc_blocks, s.height, s.width, *tile, s.vectors, operand_of(target, workload.dtype))
         arithmetic = s.n * s.ic_blocks * s.terms * steps / 0.95 * (dot_cost(target) if workload.dtype == "uint8" else 1)
         weights = s.weight_bytes / target.memory_bytes_per_cycle
         return arithmetic / num_threads + (0.2 * weights if config.prefetch else weights)
@@ -124,7 +124,8 @@ class SpatialPack(Algorithm):
         )
         weight = lowering.constant(op.args[1], Packing(kind, shape))
         attrs = op.attrs
-        return conv2d(data, weight, oc_blocks, attrs["stride"], attrs["dilation"], attrs["groups"], config.depth_outer)
+        shifts = attrs["stride"], attrs["dilation"]
+        return conv2d(data, weight, oc_blocks, *shifts, attrs["groups"], config.depth_outer, lowering.centre(op))
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
         """See `evo_tvm.schedules.spatial_pack`."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from evo_tvm.algorithms._base import Algorithm, Border
-from evo_tvm.algorithms._register_tile import image_cycles, register_tile
+from evo_tvm.algorithms._register_tile import fits, image_cycles, operand_of, register_tile
 from evo_tvm.kernels.pack import Packing
 from evo_tvm.kernels.transposed import border, transposed_conv2d
 from evo_tvm.schedules import transposed
@@ -42,19 +42,20 @@ class Transposed(Algorithm):
 
     def default(self, workload: Workload, target: Target, num_threads: int) -> Config:
         """The register tile that covers the image of a phase in the fewest cycles."""
-        return Config(*register_tile(*_phase(workload, target), target.vector_registers))
+        return Config(*register_tile(*_phase(workload, target), target.vector_registers, operand=operand_of(target)))
 
     def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
         """The register tiles within a quarter of the best."""
         phase = blocks, height, width = _phase(workload, target)
+        operand = operand_of(target)
         tiles = [
             (o, i, j)
             for o, i, j in itertools.product((1, 2, 4), (1, 2, 3, 4, 7), range(1, min(width, 28) + 1))
-            if o <= blocks and i <= height and o * i * j + o + 2 <= target.vector_registers + (o == 2)
+            if o <= blocks and i <= height and fits(o, i * j, target.vector_registers, operand=operand)
         ]
-        best = min(image_cycles(*phase, *tile) for tile in tiles)
+        best = min(image_cycles(*phase, *tile, operand=operand) for tile in tiles)
         for tile in tiles:
-            if image_cycles(*phase, *tile) <= 1.25 * best:
+            if image_cycles(*phase, *tile, operand=operand) <= 1.25 * best:
                 yield Config(*tile)
 
     def border(self, workload: Workload, config: Any) -> Border:
@@ -74,7 +75,8 @@ class Transposed(Algorithm):
         ic, oc, kh, kw = workload.shapes[1]
         tile = (config.oc_tile, config.oh_tile, config.ow_tile)
         steps = workload.output[0] * ic * kh * kw  # the phases have these taps in common
-        arithmetic = steps * image_cycles(*_phase(workload, target), *tile) / 0.9
+        cycles = image_cycles(*_phase(workload, target), *tile, operand=operand_of(target))
+        arithmetic = steps * cycles / 0.9
         return arithmetic / num_threads + ic * oc * kh * kw * 4 / target.memory_bytes_per_cycle
 
     def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:

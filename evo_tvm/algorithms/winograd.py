@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from evo_tvm.algorithms._base import Algorithm, Border
-from evo_tvm.algorithms._register_tile import image_cycles, pair_cost, register_tile
+from evo_tvm.algorithms._register_tile import fits, image_cycles, operand_of, pair_cost, register_tile
 from evo_tvm.kernels.pack import Packing
 from evo_tvm.kernels.winograd import (
     F2,
@@ -76,8 +77,9 @@ class _Winograd(Algorithm):
     def _config(self, workload: Workload, target: Target, rows: int, by_channels: bool = False) -> Config:
         oc_blocks = workload.output[1] // target.lanes_f32
         across = math.ceil(workload.output[3] / self.transform.m)
-        tile = register_tile(oc_blocks, rows, across, target.vector_registers, whole=True)
-        fetch = self._weight_bytes(workload) > target.l2_bytes // 2
+        operand = operand_of(target)
+        tile = register_tile(oc_blocks, rows, across, target.vector_registers, whole=True, operand=operand)
+        fetch = target.isa == "x86" and self._weight_bytes(workload) > target.l2_bytes // 2
         return Config(rows, *tile, fetch, by_channels)
 
     def _weight_bytes(self, workload: Workload) -> int:
@@ -85,13 +87,23 @@ class _Winograd(Algorithm):
         return (self.transform.m + 2) ** 2 * oc * ic * _word_bytes(workload)
 
     def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
-        """Every number of rows, with the best register tile."""
+        """Many numbers of rows, with the register tiles within a quarter of the best, weights fetched ahead or not."""
         down = math.ceil(workload.output[2] / self.transform.m)
         for rows in range(1, down + 1):
-            if rows == down or down % rows == 0 or rows <= 4:
-                yield self._config(workload, target, rows)
-                if num_threads > 1:
-                    yield self._config(workload, target, rows, by_channels=True)
+            if rows == down or down % rows == 0 or rows <= 8:
+                for tile in self._register_tiles(workload, target, rows):
+                    for fetch, by_channels in itertools.product((False, True), (False, True)[: min(num_threads, 2)]):
+                        yield Config(rows, *tile, fetch, by_channels)
+
+    def _register_tiles(self, workload: Workload, target: Target, rows: int) -> list[tuple[int, int, int]]:
+        blocks, across = workload.output[1] // target.lanes_f32, math.ceil(workload.output[3] / self.transform.m)
+        operand = operand_of(target)
+        cycles = {
+            (o, i, j): image_cycles(blocks, rows, across, o, i, j, operand=operand)
+            for o, i, j in itertools.product((1, 2, 4), range(1, min(rows, 8) + 1), range(1, min(across, 28) + 1))
+            if blocks % o == 0 and fits(o, i * j, target.vector_registers, operand=operand)
+        }
+        return [tile for tile, taken in cycles.items() if taken <= 1.25 * min(cycles.values())]
 
     def border(self, workload: Workload, config: Config) -> Border:
         """As far as whole tiles reach beyond the image."""
@@ -108,7 +120,8 @@ class _Winograd(Algorithm):
         tiles = n * math.ceil(height / m) * across
         tile = (config.oc_tile, config.row_tile, config.column_tile)
         rows = min(config.group_rows, math.ceil(height / m))
-        per_step = image_cycles(oc // lanes, rows, across, *tile) * n * math.ceil(height / m) / rows
+        per_step = image_cycles(oc // lanes, rows, across, *tile, operand=operand_of(target))
+        per_step *= n * math.ceil(height / m) / rows
         steps = (m + 2) ** 2 * ic / (PAIR / pair_cost(target) if workload.dtype == "uint8" else 1)
         product = steps * per_step / _PRODUCT_SHARE
         transforms = tiles * (ic * self.input_cost + oc * self.output_cost) / lanes

@@ -6,12 +6,16 @@ import click
 
 from evo_tvm import __version__
 from evo_tvm.cli.bench import bench
+from evo_tvm.cli.board import board
 from evo_tvm.cli.compare import compare
 from evo_tvm.cli.compile import compile_
+from evo_tvm.cli.gate import gate
 from evo_tvm.cli.inspect import inspect
 from evo_tvm.cli.logs import logs
+from evo_tvm.cli.predict import predict
 from evo_tvm.cli.profile import profile
 from evo_tvm.cli.quantize import quantize
+from evo_tvm.cli.rpc import rpc
 from evo_tvm.cli.run import run
 from evo_tvm.cli.targets import targets
 from evo_tvm.cli.tune import tune
@@ -27,7 +31,22 @@ def app() -> None:
     """Compile trained neural networks for edge CPUs, run them, and measure them."""
 
 
-for command in (compile_, quantize, run, bench, profile, compare, inspect, targets, tune, logs):
+for command in (
+    compile_,
+    quantize,
+    gate,
+    run,
+    bench,
+    profile,
+    compare,
+    inspect,
+    targets,
+    predict,
+    tune,
+    logs,
+    board,
+    rpc,
+):
     app.add_command(command)
 
 

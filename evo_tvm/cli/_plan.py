@@ -10,7 +10,7 @@ from typing import Any
 from evo_tvm.errors import ArtifactError
 
 #: What the plan calls the source of a time, and what people read.
-_SOURCES = {"log": "measured", "rule": "estimated"}
+_SOURCES = {"log": "measured", "predictor": "predicted", "rule": "estimated"}
 #: Attributes of these values change nothing, so they are not shown.
 _NEUTRAL = {"stride": 1, "dilation": 1, "groups": 1, "padding": 0, "output_padding": 0, "count_include_pad": 0}
 

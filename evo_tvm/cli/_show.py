@@ -44,6 +44,11 @@ def warn(texts: Iterable[str]) -> None:
         print(f"warning: {text}", file=sys.stderr)
 
 
+def note(text: str) -> None:
+    """Print a line to standard error."""
+    print(text, file=sys.stderr)
+
+
 def table(*columns: str, title: str | None = None) -> Table:
     """A table whose columns are right-aligned where their heading starts with ">"."""
     from rich.table import Table

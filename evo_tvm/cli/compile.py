@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from evo_tvm._extras import needs_extra
+from evo_tvm.cli._budget import budget_option, tell_budget
 from evo_tvm.cli._command import Command
 from evo_tvm.cli._options import (
     PATH,
@@ -52,6 +53,8 @@ from evo_tvm.errors import UsageError
     help='Compute this layer so; once for each. LAYER "*": all layers that the algorithm fits.',
 )
 @click.option("--explain", is_flag=True, help="Show the algorithms of each layer, their times, and why one was taken.")
+@budget_option
+@click.option("--measure", is_flag=True, help="Measure the few configurations of each kernel that are predicted best.")
 @click.option("--dump", metavar="DIR", type=PATH, help="Write the module after each phase into this folder.")
 @quantize_options
 @json_option
@@ -67,6 +70,8 @@ def compile_(
     shapes: tuple[str, ...],
     algorithms: tuple[str, ...],
     explain: bool,
+    budget_ms: float | None,
+    measure: bool,
     dump: Path | None,
     as_json: bool,
     **options: Any,
@@ -77,6 +82,7 @@ def compile_(
     if precision == "fp32":
         refuse_given(context, options, "is for --precision int8 and auto")
     started = time.perf_counter()
+    budget = tell_budget(model, target, threads, input_shapes, precision, budget_ms)
     with progress() as step, needs_extra("compiler"):
         import evo_tvm
 
@@ -90,6 +96,7 @@ def compile_(
             algorithms=asked,
             dump=dump,
             progress=step,
+            measure=measure,
             **quantization,
         )
         artifact.save(output)
@@ -105,6 +112,7 @@ def compile_(
                 "num_threads": threads,
                 "kernels": len(manifest.kernels),
                 "arena_bytes": manifest.arena_bytes,
+                **budget,
                 **({"plan": manifest.plan} if explain else {}),
                 **({"quantization": manifest.quantization} if manifest.quantization else {}),
             }
@@ -116,10 +124,14 @@ def compile_(
         show_accuracy(manifest.quantization["accuracy"])
     if "precision" in manifest.quantization:
         show_precision(manifest.quantization["precision"])
+    from evo_tvm.runtime import cpu
+
     show(
         f"{output}: {size_text(output.stat().st_size)}, {len(manifest.kernels)} kernels for {manifest.target.name}, "
         f"compiled in {seconds:.1f} s",
-        f"Next: evo-tvm bench {output}",
+        f"Next: evo-tvm bench {output}"
+        if manifest.target.arch == cpu.arch()
+        else f"Next: copy it to the board, and there: evo-run {output.name}",
     )
 
 

@@ -89,8 +89,22 @@ def _facts(file: Path, manifest: Manifest, library_bytes: int, weights_bytes: in
         ("arithmetic", f"{sum(kernel.flops for kernel in manifest.kernels) / 1e9:.3f} GFLOP a run"),
         *([("kernels", _integer_note(manifest))] if _is_quantized(manifest) else []),
         *_accuracy(file, manifest),
+        *(("gate", text) for text in _gates(manifest)),
         ("plan", plan_summary(manifest.plan, file)),
     ]
+
+
+def _gates(manifest: Manifest) -> list[str]:
+    """Each gate with its kind, its threshold, and what depends on it."""
+    lines = []
+    for gate in manifest.gates:
+        under = sum(f"+{gate.name}" in kernel.guards or f"-{gate.name}" in kernel.guards for kernel in manifest.kernels)
+        kernels = f"{under} kernel{'s'[: under != 1]} depend{'s'[: under == 1]} on it"
+        decides = f"{gate.decisions} decisions" if gate.decisions > 1 else kernels
+        lines.append(f"{gate.name}: {gate.kind}, on above {gate.threshold:g}, {decides}")
+    if manifest.curve:
+        lines.append(f"{len(manifest.curve)} points on the accuracy-latency curve to move along with a budget")
+    return lines
 
 
 def _integers(kernels: Sequence[KernelInfo]) -> int:

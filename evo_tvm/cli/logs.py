@@ -17,46 +17,56 @@ if TYPE_CHECKING:
     from evo_tvm.tune.log import Record
 
 
-@click.command(cls=Command, epilog="Example: evo-tvm logs stat", short_help="Show, check and shorten tuning logs.")
-@click.argument("action", type=click.Choice(["stat", "best", "check", "compact"]))
-@click.argument("folder", metavar="[DIR]", type=PATH, required=False)
-@click.option("--count", type=click.IntRange(min=1), help="Configurations to show or keep.  [default: 1; compact: 3]")
-@json_option
-def logs(action: str, folder: Path | None, count: int | None, as_json: bool) -> None:
-    """Show what tuning logs hold (stat), the fastest configurations (best), whether every line can be read (check), or
-    keep the fastest alone (compact, which needs DIR).
+ACTIONS = ("stat", "best", "check", "merge", "compact")
 
-    Without DIR: the logs that come with evo_tvm, and your own.
+
+@click.command(cls=Command, epilog="Example: evo-tvm logs stat", short_help="Show, check and merge tuning logs.")
+@click.argument("action", type=click.Choice(ACTIONS))
+@click.argument("folders", metavar="[DIR]...", type=PATH, nargs=-1)
+@click.option("--count", type=click.IntRange(min=1), help="Configurations to show or keep.  [default: 1; compact: 3]")
+@click.option("-o", "--output", metavar="DIR", type=PATH, help="merge: the folder to write.")
+@click.option("--compress", is_flag=True, help="merge: write .jsonl.xz, and the best of all into best.jsonl.xz.")
+@json_option
+def logs(
+    action: str, folders: tuple[Path, ...], count: int | None, output: Path | None, compress: bool, as_json: bool
+) -> None:
+    """Show what tuning logs hold (stat), the fastest configurations (best), whether every line can be read (check);
+    write all of several folders into one (merge), or keep the fastest alone (compact).
+
+    Without DIR: the logs that come with evo_tvm, and your own; merge and compact need DIR.
     """
     with needs_extra("compiler"):
         from evo_tvm.tune.folders import shipped_folder, user_folder
-        from evo_tvm.tune.summary import best_of, compact, summarize
-    if action == "compact" and folder is None:
-        raise UsageError("compact changes files: say which", where="DIR", hint="Example: evo-tvm logs compact my_logs")
-    if folder is not None and not folder.is_dir():
-        raise UsageError("there is no such folder", where=folder)
-    folders = [folder] if folder is not None else [f for f in (shipped_folder(), user_folder()) if f is not None]
-    paths = [path for each in folders for path in sorted(each.glob("*/*.jsonl"))]
+        from evo_tvm.tune.summary import best_of, compact, logs_in, merge, summarize
+    if action in ("merge", "compact") and not folders:
+        raise UsageError(f"{action} needs folders", where="DIR", hint=f"Example: evo-tvm logs {action} my_logs")
+    if (action == "merge") != (output is not None):
+        raise UsageError("merge, and nothing else, needs a folder to write", where="--output", expected="-o DIR")
+    given = folders or [f for f in (shipped_folder(), user_folder()) if f is not None and f.is_dir()]
+    paths = logs_in(given)
     if action == "best":
         _show_best(list(best_of(paths, count or 1)), as_json)
         return
     if action == "compact":
         for path in paths:
             compact(path, count or 3)
+    if output is not None:
+        merge(paths, output, compress)
+        paths = logs_in([output])
     found = [summarize(path) for path in paths]
     if as_json:
         show_json([each.as_json() for each in found])
     else:
-        rows = table("log", ">size", ">lines", ">workloads", ">failures", ">stale", ">broken")
+        numbers = ("lines", "workloads", "failures", "stale", "misplaced", "broken")
+        rows = table("log", ">size", *(f">{name}" for name in numbers))
         for f in found:
-            numbers = (f.lines, f.workloads, f.failures, f.stale, f.broken)
-            rows.add_row(f.path, size_text(f.size_bytes), *map(str, numbers))
+            rows.add_row(f.path, size_text(f.size_bytes), *(str(getattr(f, name)) for name in numbers))
         show(rows if found else "no tuning logs")
     broken = [each.path for each in found if each.broken]
     if action == "check" and broken:
         raise EvoError(
             f"{len(broken)} of {len(found)} logs have broken lines: {', '.join(broken)}",
-            hint="They are skipped when the log is read; evo-tvm logs compact DIR removes them.",
+            hint="They are skipped when the log is read; evo-tvm logs merge DIR -o OUT leaves them out.",
         )
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from evo_tvm.cli._board import BoardChoice, board_options, load
 from evo_tvm.cli._command import Command
 from evo_tvm.cli._options import artifact_argument, json_option, run_threads_option
-from evo_tvm.cli._show import clip, dim, show, show_json, table
+from evo_tvm.cli._show import clip, dim, progress, show, show_json, table
 from evo_tvm.errors import UsageError
 
 if TYPE_CHECKING:
+    from evo_tvm.runtime.gates import GateRate
     from evo_tvm.runtime.timing import KernelProfile, Profile
 
 #: Kernels with less of the time than this share one line.
@@ -32,17 +34,26 @@ _WIDTH, _OPERATOR, _ALGORITHM = 120, 20, 16
 @click.option("--repeat", type=click.IntRange(min=1), default=20, show_default=True, help="Runs to take medians over.")
 @click.option("--top", type=click.IntRange(min=1), help="Show this many kernels only.")
 @click.option("--all", "everything", is_flag=True, help="Show kernels under 1 % of the time one by one, too.")
+@board_options
 @json_option
-def profile(model: Path, threads: int | None, repeat: int, top: int | None, everything: bool, as_json: bool) -> None:
-    """Show each kernel's time, and how near it comes to what this CPU does at most, the slowest first.
+def profile(
+    model: Path,
+    threads: int | None,
+    repeat: int,
+    top: int | None,
+    everything: bool,
+    board: BoardChoice | None,
+    as_json: bool,
+) -> None:
+    """Show each kernel's time, and how near it comes to what the CPU does at most, the slowest first.
 
-    The limits are measured: arithmetic, in float32 and in integers, and reading memory, on as many threads.
+    The limits are measured: arithmetic, in float32 and in integers, and reading memory, on as many threads. With --rpc
+    or --tracker all of it happens on a board.
     """
-    import evo_tvm
-
     if top is not None and everything:
         raise UsageError("--top and --all exclude each other")
-    taken = evo_tvm.load(model, num_threads=threads).profile(repeat=repeat)
+    with progress() as step, load(board, model, threads, step) as module:
+        taken = module.profile(repeat=repeat)
     if as_json:
         show_json(taken.as_dict())
         return
@@ -55,21 +66,24 @@ def profile(model: Path, threads: int | None, repeat: int, top: int | None, ever
 def _show(taken: Profile, shown: Sequence[int]) -> None:
     """The kernels of these numbers one by one, and the others together."""
     integers = any(kernel.dtype == "int8" for kernel in taken.kernels)
+    known = any(kernel.predicted_ms is not None for kernel in taken.kernels)
     rate = ">GOP/s" if integers else ">GFLOP/s"
-    heads = (">#", "operator", "algorithm", *_type("type", integers), ">ms", ">share", rate, ">peak", ">GB/s", ">mem.")
-    heads = (*heads, "bound")
+    heads = (">#", "operator", "algorithm", *_only("type", integers), ">ms", *_only(">predicted", known))
+    heads = (*heads, ">share", rate, ">peak", ">GB/s", ">mem.", "bound")
     cells = []
     for number in shown:
         kernel = taken.kernels[number]
         names = clip(kernel.operator, _OPERATOR, start=True), clip(kernel.algorithm, _ALGORITHM, start=True)
-        time = f"{kernel.median_ms:.4f}", f"{kernel.share:.1%}"
-        cells.append((str(number), *names, *_type(kernel.dtype, integers), *time, *_rates(kernel), kernel.bound or ""))
+        time = f"{kernel.median_ms:.4f}", *_only(_predicted([kernel]), known), f"{kernel.share:.1%}"
+        cells.append((str(number), *names, *_only(kernel.dtype, integers), *time, *_rates(kernel), kernel.bound or ""))
     others = [kernel for i, kernel in enumerate(taken.kernels) if i not in shown]
     if others:
         ms, share = sum(kernel.median_ms for kernel in others), sum(kernel.share for kernel in others)
-        together = f"{len(others)} others", "", *_type("", integers), f"{ms:.4f}", f"{share:.1%}"
+        time = f"{ms:.4f}", *_only(_predicted(others), known), f"{share:.1%}"
+        together = f"{len(others)} others", "", *_only("", integers), *time
         cells.append(("", *together, "", "", "", "", ""))
-    cells.append(("", "all", "", *_type("", integers), f"{taken.total_ms:.4f}", "", *_rates(taken), ""))
+    time = f"{taken.total_ms:.4f}", *_only(_predicted(taken.kernels), known), ""
+    cells.append(("", "all", "", *_only("", integers), *time, *_rates(taken), ""))
     used = sum(2 + max(map(len, column)) for column in zip([head.lstrip(">") for head in heads], *cells, strict=True))
     rows = table(*heads, "layers")
     for i, row in enumerate(cells):
@@ -81,13 +95,26 @@ def _show(taken: Profile, shown: Sequence[int]) -> None:
         rows,
         f"\n{taken.total_ms:.3f} ms in {len(taken.kernels)} kernels, median of {taken.samples} runs",
         _limits(taken, threads),
+        *map(_gate_line, taken.gates),
         dim(f"{source.cpu}, {threads} of {source.cores} cores; evo_tvm {source.evo_tvm}; {source.date}"),
     )
 
 
-def _type(text: str, integers: bool) -> tuple[str, ...]:
-    """A cell of the column that only models with integer kernels have."""
-    return (text,) if integers else ()
+def _gate_line(gate: GateRate) -> str:
+    """How often a gate was on in the runs that were profiled."""
+    rate = "not asked" if gate.rate is None else f"on in {gate.rate:.0%} of {gate.asked} decisions"
+    return f"gate {gate.name} ({gate.kind}): {rate}"
+
+
+def _only(text: str, shown: bool) -> tuple[str, ...]:
+    """A cell of a column that only some models have."""
+    return (text,) if shown else ()
+
+
+def _predicted(kernels: Sequence[KernelProfile]) -> str:
+    """The sum of what was predicted, where it was of all of them."""
+    found = [kernel.predicted_ms for kernel in kernels if kernel.predicted_ms is not None]
+    return f"{sum(found):.4f}" if len(found) == len(kernels) else ""
 
 
 def _rates(of: KernelProfile | Profile) -> tuple[str, str, str, str]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from evo_tvm.cli._board import BoardChoice, board_options, compare_outputs, load, reference_option
 from evo_tvm.cli._command import Command
 from evo_tvm.cli._options import PATH, artifact_argument, check_writable, json_option, run_threads_option
-from evo_tvm.cli._show import show, show_json, table
+from evo_tvm.cli._show import progress, show, show_json, table
 from evo_tvm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,11 +31,23 @@ ROWS_SHOWN = 8
 @click.option("--random", "seed", metavar="SEED", type=click.IntRange(min=0), help="Random inputs instead of a file.")
 @click.option("-o", "--output", metavar="Y.npz", type=PATH, help="Write the outputs by name.")
 @run_threads_option
+@board_options
+@reference_option
 @json_option
 def run(
-    model: Path, source: Path | None, seed: int | None, output: Path | None, threads: int | None, as_json: bool
+    model: Path,
+    source: Path | None,
+    seed: int | None,
+    output: Path | None,
+    threads: int | None,
+    board: BoardChoice | None,
+    reference: Path | None,
+    as_json: bool,
 ) -> None:
-    """Run a compiled model once, and show its outputs or write them to a file."""
+    """Run a compiled model once, and show its outputs or write them to a file.
+
+    With --rpc or --tracker it runs on a board, and its outputs are compared with this machine's.
+    """
     if (source is None) == (seed is None):
         raise UsageError("give the inputs either as a file or as random", hint="Use --input X.npz or --random SEED.")
     if output is not None:
@@ -46,21 +59,24 @@ def run(
             )
         check_writable(output)
 
-    import evo_tvm
     from evo_tvm.bench.arrays import load_inputs, save_arrays
     from evo_tvm.bench.inputs import random_inputs
 
-    module = evo_tvm.load(model, num_threads=threads)
-    inputs = load_inputs(source, module.inputs) if source is not None else random_inputs(module.inputs, seed or 0)
-    outputs = module.run(inputs)
+    with progress() as step, load(board, model, threads, step) as module:
+        inputs = load_inputs(source, module.inputs) if source is not None else random_inputs(module.inputs, seed or 0)
+        outputs = module.run(inputs)
+    difference, agreement = compare_outputs(model, board, reference, inputs, outputs, module.outputs)
     if output is not None:
         save_arrays(output, outputs)
     if as_json:
-        show_json({"outputs": [_summary(name, value) for name, value in outputs.items()]})
+        compared = {} if difference is None else {"difference": difference}
+        show_json({"outputs": [_summary(name, value) for name, value in outputs.items()], **compared})
     elif output is not None:
         show(f"{output}: {', '.join(f'{name} {_type_text(value)}' for name, value in outputs.items())}")
     else:
         _show_outputs(outputs)
+    if agreement is not None and not as_json:
+        show(agreement)
 
 
 def _type_text(value: Array) -> str:

@@ -49,6 +49,7 @@ typedef struct {
 } TVMParallelGroupEnv;
 typedef int (*ParallelLambda)(int task_id, TVMParallelGroupEnv* env, void* cdata);
 HIDDEN int TVMBackendParallelLaunch(ParallelLambda lambda, void* cdata, int num_task);
+HIDDEN int32_t evo_threads_here(void); /* that a parallel loop begun on this thread would run on */
 HIDDEN int32_t evo_enter(void* pool);
 HIDDEN int32_t evo_leave(void* pool, int32_t code);
 

@@ -13,34 +13,37 @@ from evo_tvm.decide import config_text
 from evo_tvm.executor.cache import Cache, open_cache
 from evo_tvm.executor.codegen import build_object
 from evo_tvm.executor.emit import emit_c
+from evo_tvm.executor.emit_batch import emit_batch_c, sample_stride
 from evo_tvm.executor.kernel_key import kernel_key
-from evo_tvm.executor.link import SUPPORT_SOURCES, link_library
+from evo_tvm.executor.link import EXPORTS, GATE_EXPORTS, SUPPORT_SOURCES, link_library
 from evo_tvm.executor.peak import build_peak
-from evo_tvm.executor.program import Program, plan_program
+from evo_tvm.executor.program import LoweredRectangle, Program, plan_program
 from evo_tvm.executor.schedule_group import algorithm_name, loops_text, schedule_group
 from evo_tvm.executor.workers import Workers
-from evo_tvm.graph import Graph
+from evo_tvm.graph import Graph, Group
 from evo_tvm.kernels.cost import computes_in, flops, moved_bytes
 from evo_tvm.kernels.lower_group import LoweredGroup, lower_group
-from evo_tvm.plan.storage import Placement
+from evo_tvm.plan.storage import PartPlacement, Placement
+from evo_tvm.plan.tile_branches import rectangle, rectangle_group, rectangles
 from evo_tvm.runtime.manifest import KernelInfo
 from evo_tvm.spec import TensorSpec
 from evo_tvm.target import Target
 
 Progress = Callable[[str, int, int], None]
 
-#: Groups that are only a way to see memory: nothing runs.
-NO_KERNEL = ("view", "join")
+#: Groups that are only a way to see memory, where nothing runs, and decisions, which `main` makes itself.
+NO_KERNEL = ("view", "join", "select", "select_tiles", "decide")
 
 
 @dataclass(frozen=True)
 class Built:
-    """A linked model: the library's bytes, its program and what its kernels are."""
+    """A linked model: the library's bytes, its program (of one sample), what its kernels are, and its whole arena."""
 
     library: bytes
     program: Program
     kernels: tuple[KernelInfo, ...]
     source: str
+    arena_bytes: int
 
 
 def build(
@@ -49,25 +52,32 @@ def build(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     progress: Progress,
+    batch: int = 1,
 ) -> Built:
     """Lowers, schedules, compiles and links the planned graph; what the cache has is not compiled again.
+
+    inputs, outputs: those of a run, which takes `batch` samples through the graph one by one.
 
     Raises CompileError: a kernel could not be compiled, or the library not linked.
     """
     placement = Placement(graph)
     groups = [g for g in graph.groups if g.anchor.kind not in NO_KERNEL]
-    lowered = [lower_group(graph, placement, g, target.lanes_f32) for g in groups]
+    lowered = [lower_group(graph, placement, g, target.lanes_f32, target.signed_bytes) for g in groups]
     keys = [kernel_key(kernel, target) for kernel in lowered]
     symbols = [_symbol(key) for key in keys]
+    tiled = {g.output: _rectangles(graph, placement, g, target) for g in groups if g.tiled is not None}
+    parts = {kernel_key(r.lowered, target): r.lowered for some in tiled.values() for r in some}
     cache = open_cache()
     with (
         tempfile.TemporaryDirectory(prefix="evo_tvm_build_") as folder,
-        _Kernels(dict(zip(keys, lowered, strict=True)), target, cache, Path(folder)) as kernels,
+        _Kernels({**parts, **dict(zip(keys, lowered, strict=True))}, target, cache, Path(folder)) as kernels,
     ):
         # While the workers compile, this process packs the weights.
-        program = plan_program(graph, lowered, symbols)
+        program = plan_program(graph, lowered, symbols, tiled)
         peaks = [build_peak(target, cache, dtype) for dtype in sorted({"float32", *map(computes_in, lowered)})]
-        source = emit_c(program, target.triple, inputs, outputs, len(lowered), peaks)
+        named = program, target.triple, inputs, outputs, len(lowered), peaks
+        source = emit_c(*named) if batch == 1 else emit_batch_c(*named, batch)
+        arena = program.arena_bytes if batch == 1 else batch * sample_stride(program, inputs, outputs, batch)
         main = Path(folder) / "model.c"
         main.write_text(source)
         made = kernels.collect(progress)
@@ -77,11 +87,25 @@ def build(
             objects[-1].write_bytes(code)
         progress("link", 0, 1)
         library = Path(folder) / "model.so"
-        link_library(objects, [main, *SUPPORT_SOURCES], library, target.triple, cache)
+        exports = (*EXPORTS, *GATE_EXPORTS) if program.gates else EXPORTS
+        link_library(objects, [main, *SUPPORT_SOURCES], library, target.triple, cache, exports)
         progress("link", 1, 1)
         cache.trim()
-        infos = [_info(k, made[key], s) for k, key, s in zip(lowered, keys, symbols, strict=True)]
-        return Built(library.read_bytes(), program, tuple(infos), source)
+        gates = {g.output: str(g.anchor.attrs["gate"]) for g in graph.groups if g.anchor.kind == "decide"}
+        infos = [_info(k, made[key], s, gates) for k, key, s in zip(lowered, keys, symbols, strict=True)]
+        return Built(library.read_bytes(), program, tuple(infos), source, arena)
+
+
+def _rectangles(graph: Graph, placement: Placement, group: Group, target: Target) -> list[LoweredRectangle]:
+    """The kernels of a group that is computed tile by tile."""
+    shape, found = graph.values[group.output].shape, []
+    for down, across in rectangles(group, shape):
+        small, part = rectangle_group(graph, group, target, down, across)
+        within = PartPlacement(placement, small.values)
+        lowered = lower_group(small, within, part, target.lanes_f32, target.signed_bytes)
+        symbol = _symbol(kernel_key(lowered, target))
+        found.append(LoweredRectangle(down, across, *rectangle(group, shape, down, across), lowered, symbol))
+    return found
 
 
 @dataclass(frozen=True)
@@ -150,8 +174,8 @@ def _symbol(key: str) -> str:
     return f"evo_kernel_{key[:16]}"
 
 
-def _info(lowered: LoweredGroup, kernel: _Kernel, symbol: str) -> KernelInfo:
-    """Describes a call of the kernel."""
+def _info(lowered: LoweredGroup, kernel: _Kernel, symbol: str, gates: Mapping[str, str]) -> KernelInfo:
+    """Describes a call of the kernel. gates: name of each by its decision."""
     return KernelInfo(
         name=symbol,
         operator="+".join(op.kind for op in lowered.group.ops),
@@ -161,4 +185,5 @@ def _info(lowered: LoweredGroup, kernel: _Kernel, symbol: str) -> KernelInfo:
         flops=flops(lowered),
         bytes=moved_bytes(lowered),
         dtype=computes_in(lowered),
+        guards=tuple(f"{'+' if guard.on else '-'}{gates[guard.decision]}" for guard in lowered.group.guards),
     )

@@ -14,9 +14,14 @@ from tvm import s_tir, tirx
 from tvm.ir import IRModule, PointerType, StringImm, Var
 from tvm.tirx import stmt as tir_stmt
 
+from evo_tvm.executor.guard_tiles import guard_tiles
 from evo_tvm.executor.insert_prefetch import insert_prefetch
+from evo_tvm.executor.load_together import load_together, unroll_steps
 from evo_tvm.executor.lower_dot import lower_dot
 from evo_tvm.executor.lower_narrow import lower_narrow
+from evo_tvm.executor.riscv_vectors import machine_fields, vectorize_loop
+from evo_tvm.executor.round_to_even import round_to_even
+from evo_tvm.executor.share_loads import share_loads, unroll_terms
 from evo_tvm.executor.stack_buffers import hide_stack_buffers, restore_stack_buffers
 from evo_tvm.kernels import vector_math
 
@@ -60,18 +65,24 @@ def _lowering_passes() -> list[Callable[[], tvm.transform.Pass]]:
         s.StmtSimplify,
         s.LowerOpaqueBlock,
         lambda: insert_prefetch,
+        lambda: guard_tiles,
         t.FlattenBuffer,
         lambda: lower_dot,
         lambda: lower_narrow,
         t.BF16ComputeLegalize,
         lambda: t.NarrowDataType(32),
         s.LoopPartition,
-        t.VectorizeLoop,
+        lambda: vectorize_loop,
         t.StorageRewrite,
         s.HoistIfThenElse,
+        lambda: unroll_terms,
+        lambda: unroll_steps,
         t.UnrollLoop,
+        lambda: load_together,
         s.RenormalizeSplitPattern,
         t.StmtSimplify,
+        lambda: share_loads,
+        lambda: round_to_even,
         t.RemoveNoOp,
         s.RewriteUnsafeSelect,
         t.CommonSubexprElim,
@@ -110,7 +121,10 @@ def assembly(func: tirx.PrimFunc, name: str, target: tvm.target.Target) -> str:
 def _machine(func: tirx.PrimFunc, target: tvm.target.Target) -> tvm.target.Target:
     """The target, with LLVM's SLP vectorizer off for kernels that multiply bytes: it makes vectors of the addresses of
     neighbouring pixels, takes them apart again, and has no registers left for sums."""
-    if not any(str(param.ty.dtype) in ("int8", "int16") for param in func.params):
+    changed = dict(machine_fields(target))
+    if any(str(param.ty.dtype) in ("int8", "int16") for param in func.params):
+        changed["cl-opt"] = [*changed.get("cl-opt", ()), "-vectorize-slp:bool=0"]
+    if not changed:
         return target
     fields = {name: value for name, value in target.export().items() if name not in ("tag", "keys")}
-    return tvm.target.Target({**fields, "cl-opt": ["-vectorize-slp:bool=0"]})
+    return tvm.target.Target({**fields, **changed})

@@ -17,7 +17,7 @@ TERMS: Mapping[str, int] = {"uint8": 4, "int16": 2}
 class Dot:
     """C[c + v] += sum_q A[..] * B[b + terms * v + q] for v < count; A[a + q], or A[a + apart * q + v] if apart > 1.
 
-    A are unsigned bytes and B signed ones, in fours, or both are int16, in pairs; C are int32.
+    A are unsigned bytes and B signed ones, in fours, or both are int16, in pairs; C are int32. signed: of A - 128.
     """
 
     sums: Var
@@ -28,6 +28,7 @@ class Dot:
     b: Expr
     count: int
     apart: int
+    signed: bool = False
 
     @property
     def terms(self) -> int:

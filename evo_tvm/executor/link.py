@@ -1,4 +1,4 @@
-"""C sources and kernel objects => one shared library, with whatever C compiler the machine has.
+"""C sources and kernel objects => one shared library or program, with whatever C compiler the machine has.
 
 Compiling the support code takes longer than many a kernel: objects and libraries are kept in the cache.
 """
@@ -42,19 +42,37 @@ EXPORTS = (
     "evo_arena_bytes",
     "__tvm_ffi_main",
     "__tvm_ffi_prepare",
+    "__tvm_ffi_read",
+    "__tvm_ffi_time",
+    "__tvm_ffi_limits",
     "__tvm_ffi_set_num_threads",
+)
+#: What the library of a model with gates exports, too.
+GATE_EXPORTS = (
+    "evo_num_gates",
+    "evo_num_decisions",
+    "evo_gate_thresholds",
+    "evo_gate_scores",
+    "evo_gate_decisions",
+    "evo_gate_counts",
 )
 
 _FLAGS = ("-std=c11", "-O2", "-fPIC")
 _HEADERS = Path(__file__).parent
 # Bound at load: a symbol that nobody defines is found out there, not in the middle of a run.
 _LINK = ("-z", "noexecstack", "-z", "relro", "-z", "now", "--strip-debug")
-#: Shared objects that a library names as needed, by the last part of the triple.
+_PROGRAM_LIBRARIES = ("-ldl", "-lm", "-lpthread")
+# Shared objects that a library names as needed, by the last part of the triple.
 _C_LIBRARIES = {"gnu": ("libc.so.6", "libm.so.6", "libpthread.so.0"), "musl": ("libc.so",)}
 
 
 def link_library(
-    objects: Sequence[Path], sources: Sequence[Path], out: Path, triple: str, cache: Cache | None = None
+    objects: Sequence[Path],
+    sources: Sequence[Path],
+    out: Path,
+    triple: str,
+    cache: Cache | None = None,
+    exports: Sequence[str] = EXPORTS,
 ) -> None:
     """Compiles the C `sources` and links them with `objects` into the shared library `out` for `triple`.
 
@@ -64,37 +82,79 @@ def link_library(
 
     Raises CompileError: no compiler was found, or all that were found failed (their output is in the text).
     """
+    version = f"{{ global: {'; '.join(exports)}; local: *; }};\n"
+
+    def link(tool: _Tool, compiled: Sequence[Path], path: Path) -> None:
+        script = compiled[0].with_name("exports.map")
+        script.write_text(version)
+        tool.link([*compiled, *objects], path, script)
+
+    parts = (version.encode(), *(path.read_bytes() for path in objects))
+    _with_any_tool("library", sources, link, parts, out, triple, cache)
+
+
+def link_program(sources: Sequence[Path], out: Path, triple: str, cache: Cache | None = None) -> None:
+    """Compiles the C `sources` into the program `out` for `triple`, against libc, libm, pthread and dl alone.
+
+    Compilers, `cache` and errors are those of `link_library`. The `ziglang` package builds a C library for `triple`
+    first, which takes it half a minute, once.
+    """
+    _with_any_tool("program", sources, lambda tool, *files: tool.program(*files), (), out, triple, cache)
+    out.chmod(0o755)
+
+
+def _with_any_tool(
+    kind: str,
+    sources: Sequence[Path],
+    link: Callable[[_Tool, Sequence[Path], Path], None],
+    parts: Sequence[bytes],
+    out: Path,
+    triple: str,
+    cache: Cache | None,
+) -> None:
+    """Has `link` make `out` of the compiled sources, with the first tool that can. `parts`: what else it is made of."""
     cache = open_cache() if cache is None else cache
     arch, abi = _arch_and_abi(triple)
     failures: list[str] = []
     for tool in _tools(arch, abi):
         try:
-            return _link(tool, objects, sources, out, cache)
+            return _build(tool, kind, sources, partial(link, tool), parts, out, cache)
         except CompileError as error:
             failures.append(str(error))
             out.unlink(missing_ok=True)
     if failures:
         raise CompileError("\n".join(failures), where=out.name)
-    raise CompileError(
-        f"no C compiler for {triple} to link the model with",
-        hint=f"Run: pip install ziglang  (or install {_cross_name(arch, abi)}, or a C compiler for this machine)",
-    )
+    raise CompileError(f"no C compiler for {triple} to link {out.name} with", hint=_how_to_install(arch, abi))
 
 
-def _link(tool: _Tool, objects: Sequence[Path], sources: Sequence[Path], out: Path, cache: Cache) -> None:
+def _how_to_install(arch: str, abi: str) -> str:
+    package = f"g++-{_cross_name(arch, abi).removesuffix('-gcc')}".replace("_", "-")
+    if abi == "musl":
+        return 'Run: pip install "evo_tvm[zig]"'
+    if arch == _arch_and_abi(platform.machine())[0]:
+        package = "g++"
+    return f'Run: apt install {package}  or, without root: pip install "evo_tvm[zig]"'
+
+
+def _build(
+    tool: _Tool,
+    kind: str,
+    sources: Sequence[Path],
+    link: Callable[[Sequence[Path], Path], None],
+    parts: Sequence[bytes],
+    out: Path,
+    cache: Cache,
+) -> None:
     identity = tool.identity()
     with tempfile.TemporaryDirectory(prefix="evo_tvm_link_") as folder:
-        scratch = Path(folder)
         compiled = []
         for i, source in enumerate(sources):
-            compiled.append(scratch / f"{i}.o")
-            key = digest(identity, digest_files(_HEADERS.glob("*.h")), source.read_bytes())
+            compiled.append(Path(folder) / f"{i}.o")
+            headers = digest_files({*_HEADERS.glob("*.h"), *source.parent.glob("*.h")})
+            key = digest(identity, headers, source.read_bytes())
             _make(cache, "object", key, compiled[-1], partial(tool.compile, source))
-        exports = scratch / "exports.map"
-        exports.write_text(f"{{ global: {'; '.join(EXPORTS)}; local: *; }};\n")
-        inputs = [*compiled, *objects]
-        key = digest(identity, exports.read_bytes(), *(path.read_bytes() for path in inputs))
-        _make(cache, "library", key, out, lambda path: tool.link(inputs, path, exports))
+        key = digest(identity, kind, *parts, *(path.read_bytes() for path in compiled))
+        _make(cache, kind, key, out, partial(link, compiled))
 
 
 def _make(cache: Cache, kind: str, key: str, path: Path, make: Callable[[Path], None]) -> None:
@@ -113,7 +173,10 @@ class _Tool(Protocol):
 
     def compile(self, source: Path, out: Path) -> None: ...
 
-    def link(self, objects: Sequence[Path], out: Path, exports: Path) -> None: ...
+    def link(self, objects: Sequence[Path], out: Path, exports: Path) -> None:
+        """Makes a shared library."""
+
+    def program(self, objects: Sequence[Path], out: Path) -> None: ...
 
 
 def _tools(arch: str, abi: str) -> list[_Tool]:
@@ -145,6 +208,9 @@ class _CompilerDriver:
         flags = [f"-Wl,{','.join(_LINK)}", "-Wl,-z,defs", f"-Wl,--version-script={exports}"]
         _run([self.path, "-shared", *flags, "-o", str(out), *map(str, objects), "-lm", "-lpthread"])
 
+    def program(self, objects: Sequence[Path], out: Path) -> None:
+        _run([self.path, f"-Wl,{','.join(_LINK)}", "-o", str(out), *map(str, objects), *_PROGRAM_LIBRARIES])
+
 
 class _Zig:
     """The `ziglang` package. Its `cc -shared` first builds a C library for the target, which takes 20 s; so it only
@@ -173,6 +239,9 @@ class _Zig:
             _run([self.zig, "ld.lld", "-shared", "-soname", name, "-o", libraries[-1], str(empty.with_suffix(".o"))])
         link = [*_LINK, "--version-script", str(exports), "--no-as-needed"]
         _run([self.zig, "ld.lld", "-shared", *link, "-o", str(out), *map(str, objects), *libraries])
+
+    def program(self, objects: Sequence[Path], out: Path) -> None:
+        _run([self.zig, "cc", *self.flags, "-s", "-o", str(out), *map(str, objects), *_PROGRAM_LIBRARIES])
 
 
 def _version(program: str, option: str) -> str:
@@ -210,7 +279,7 @@ def _find_zig() -> str | None:
 def _arch_and_abi(triple: str) -> tuple[str, str]:
     """("x86_64", "gnu") of "x86_64-unknown-linux-gnu"; a bare architecture means glibc."""
     parts = triple.split("-")
-    arch = {"arm64": "aarch64", "amd64": "x86_64"}.get(parts[0].lower(), parts[0].lower())
+    arch = {"arm64": "aarch64", "amd64": "x86_64", "armv7a": "arm", "armv7l": "arm"}.get(parts[0], parts[0])
     return arch, parts[-1] if len(parts) > 2 else "gnu"
 
 

@@ -1,6 +1,7 @@
 """loop annotated "evo_dot": C[v] += sum_q A[..] * B[v, q], u8 times s8 or s16 times s16 => instructions for it.
 
-The annotation says where A has its terms: 1, A[q] for all v; more, A[q * annotation + v], which are transposed first.
+A stands there as it is, or less 128 (`evo_tvm.kernels.signed_bytes`). The annotation says where it has its terms: 1,
+A[q] for all v; more, A[q * annotation + v], which are transposed first.
 
 Each instruction set has a file of its own; others multiply in 32 bits. All give the exact sum: two's complement makes
 the order of the additions irrelevant.
@@ -12,10 +13,10 @@ from collections.abc import Callable, Mapping, Set
 
 import tvm
 from tvm import tirx
-from tvm.ir import IRModule
+from tvm.ir import Call, IRModule
 from tvm.tirx import stmt as tir_stmt
 
-from evo_tvm.executor import dot_x86
+from evo_tvm.executor import dot_arm, dot_riscv, dot_x86
 from evo_tvm.executor.dot import Dot, in_vectors, plain_product
 from evo_tvm.executor.rewrite_statements import rewrite_statements
 
@@ -23,7 +24,11 @@ from evo_tvm.executor.rewrite_statements import rewrite_statements
 ANNOTATION = "evo_dot"
 
 #: The first part of a triple -> (step, features under LLVM's names) -> the statement that computes it.
-_EMIT: Mapping[str, Callable[[Dot, Set[str]], tirx.Stmt]] = {"x86_64": dot_x86.emit}
+_EMIT: Mapping[str, Callable[[Dot, Set[str]], tirx.Stmt]] = {
+    "x86_64": dot_x86.emit,
+    "aarch64": dot_arm.emit,
+    "riscv64": dot_riscv.emit,
+}
 
 
 @tvm.transform.module_pass(opt_level=0, name="LowerDot")
@@ -57,8 +62,11 @@ def _read(store: tir_stmt.BufferStore, count: int, apart: int) -> Dot:
     """The parts of C[..] = C[..] + int32(A[..]) * int32(B[..]), at the places of the first step."""
     product = store.value.b
     left, right = product.a.value, product.b.value
+    signed = isinstance(left, Call)
+    if signed:  # reinterpret(A ^ 128)
+        left = left.args[0].a
     c, a, b = (access.indices[0] for access in (store, left, right))
-    return Dot(store.buffer, left.source, right.source, c, a, b, count, apart)
+    return Dot(store.buffer, left.source, right.source, c, a, b, count, apart, signed)
 
 
 def _once(loop: tir_stmt.For, body: tirx.Stmt) -> tirx.Stmt:

@@ -2,12 +2,15 @@
 
     AVX-512     two vpackssdw and one vpackuswb make one vector of four, one vpermd puts it in order: four shuffles and
                 one store, where four vpmovusdb take eight and four
+    AArch64     sqxtn, and sqxtun of two together: four vectors make one, six instructions for them and one store
     others      cut off at 0 and 255, vector by vector
 
 T lies in registers: neighbouring pixels, whose channels are one vector each.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import tvm
 from tvm import tirx
@@ -17,6 +20,8 @@ from tvm.tirx import stmt as tir_stmt
 
 from evo_tvm.executor.rewrite_statements import rewrite_statements
 
+#: int32 lanes of a vector on AArch64.
+_ARM_LANES = 4
 #: The annotation: lanes of an int32 vector.
 ANNOTATION = "evo_narrow"
 
@@ -28,7 +33,9 @@ def lower_narrow(mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
 
 
 def _lower(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    features = {str(f) for f in func.attrs["target"].attrs.get("mattr", ())}
+    target = func.attrs["target"].attrs
+    x86 = "+avx512bw" in {str(f) for f in target.get("mattr", ())}
+    arm = str(target.get("mtriple", "")).startswith("aarch64")
 
     def rewrite(stmt: tirx.Stmt, loops: tuple[tir_stmt.For, ...]) -> tirx.Stmt:
         if not isinstance(stmt, tir_stmt.For) or ANNOTATION not in stmt.annotations:
@@ -36,8 +43,10 @@ def _lower(func: tirx.PrimFunc) -> tirx.PrimFunc:
         lanes = int(stmt.annotations[ANNOTATION])
         guard = stmt.body if isinstance(stmt.body, tir_stmt.IfThenElse) else None  # of a tile whose last row is cut off
         store = stmt.body if guard is None else guard.then_case
-        together = 4 if lanes == 16 and "+avx512bw" in features else 1
-        steps = _emit(store, int(stmt.extent), lanes, together)
+        if arm and lanes == _ARM_LANES:
+            steps = _emit(store, int(stmt.extent), lanes, (4, 2), _extracted)
+        else:
+            steps = _emit(store, int(stmt.extent), lanes, (4,) if x86 and lanes == 16 else (), _packed)
         body: tirx.Stmt = steps[0] if len(steps) == 1 else tir_stmt.SeqStmt(steps)
         if guard is not None:
             body = tir_stmt.IfThenElse(guard.condition, body, None)
@@ -47,18 +56,25 @@ def _lower(func: tirx.PrimFunc) -> tirx.PrimFunc:
     return func.with_body(rewrite_statements(func.body, rewrite))
 
 
-def _emit(store: tir_stmt.BufferStore, count: int, lanes: int, together: int) -> list[tirx.Stmt]:
-    """The bytes of `count` numbers, `together` vectors at a time as long as there are as many."""
+def _emit(
+    store: tir_stmt.BufferStore,
+    count: int,
+    lanes: int,
+    together: tuple[int, ...],
+    make: Callable[[list[Expr]], Expr],
+) -> list[tirx.Stmt]:
+    """The bytes of `count` numbers: what `make` makes of the first number of vectors in `together` that is there, of
+    those that are left one by one."""
     source = _source(store.value)
     steps: list[tirx.Stmt] = []
     first = 0
     while first < count:
-        vectors = together if first + together * lanes <= count else 1
+        vectors = next((some for some in together if first + some * lanes <= count), 1)
         parts = [
             tirx.BufferLoad(source.source, [tirx.Ramp(source.indices[0] + first + i * lanes, 1, lanes)])
             for i in range(vectors)
         ]
-        value = _packed(parts) if vectors == 4 else _cut_off(parts[0], lanes)
+        value = make(parts) if vectors > 1 else _cut_off(parts[0], lanes)
         steps.append(
             tir_stmt.BufferStore(store.buffer, value, [tirx.Ramp(store.indices[0] + first, 1, lanes * vectors)])
         )
@@ -77,6 +93,19 @@ def _packed(parts: list[Expr]) -> Expr:
     mixed = tirx.reinterpret("int32x16", tirx.call_llvm_pure_intrin("int8x64", bytes_, *pairs))
     order = [tirx.const(4 * lane + part, "int32") for part in range(4) for lane in range(4)]
     return tirx.reinterpret("uint8x64", tirx.Shuffle([mixed], order))
+
+
+def _extracted(parts: list[Expr]) -> Expr:
+    """Two or four vectors as bytes: first with saturation to 16 bits, then without sign."""
+    words, bytes_ = (llvm_lookup_intrinsic_id(f"llvm.aarch64.neon.{name}") for name in ("sqxtn", "sqxtun"))
+    halves = [tirx.call_llvm_pure_intrin("int16x4", words, part) for part in parts]
+    pairs = [_joined(halves[i : i + 2], 8) for i in range(0, len(parts), 2)]
+    made = [tirx.reinterpret("uint8x8", tirx.call_llvm_pure_intrin("int8x8", bytes_, pair)) for pair in pairs]
+    return made[0] if len(made) == 1 else _joined(made, 16)
+
+
+def _joined(vectors: list[Expr], lanes: int) -> Expr:
+    return tirx.Shuffle(vectors, [tirx.const(i, "int32") for i in range(lanes)])
 
 
 def _cut_off(part: Expr, lanes: int) -> Expr:

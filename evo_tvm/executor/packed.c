@@ -1,6 +1,7 @@
 /*
- * The door for TVM's packed calling convention: `main` and `set_num_threads`, for tvm_ffi and TVM's RPC. The few types
- * of that convention are declared here (tvm/ffi/c_api.h and dlpack.h define them), so no TVM header is needed.
+ * The door for TVM's packed calling convention, for tvm_ffi and TVM's RPC: `read`, `prepare`, `set_num_threads`, `main`,
+ * `time` and `limits`. The few types of that convention are declared here (tvm/ffi/c_api.h and dlpack.h define them), so
+ * no TVM header is needed.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -16,7 +17,8 @@ typedef struct {
     void* v_ptr;
   };
 } TVMFFIAny;
-enum { kFFINone = 0, kFFIInt = 1, kFFIDLTensorPtr = 7, kFFITensor = 70, kFFIObjectHeaderBytes = 24, kDLCPU = 1 };
+enum { kFFINone = 0, kFFIInt = 1, kFFIDLTensorPtr = 7, kFFIRawStr = 8, kFFIStr = 65, kFFITensor = 70 };
+enum { kFFIObjectHeaderBytes = 24, kDLCPU = 1 };
 
 typedef struct {
   void* data;
@@ -58,15 +60,20 @@ static const char* role_of(int32_t i, int32_t* number) {
   return role;
 }
 
+/* The tensor of an argument, or NULL where it is something else. */
+static const DLTensor* as_tensor(const TVMFFIAny* arg) {
+  if (arg->type_index == kFFIDLTensorPtr) return arg->v_ptr;
+  if (arg->type_index != kFFITensor) return NULL;
+  return (const DLTensor*)((const char*)arg->v_ptr + kFFIObjectHeaderBytes);
+}
+
 /* The data of argument i, or NULL with the error set: not a contiguous CPU tensor, wrong size, not 64-byte aligned. */
 static void* tensor_data(const TVMFFIAny* arg, int32_t i, uint64_t expected, bool exact) {
   int32_t number;
   const char* role = role_of(i, &number);
   char message[256];
-  const DLTensor* tensor = arg->v_ptr;
-  if (arg->type_index == kFFITensor) {
-    tensor = (const DLTensor*)((const char*)arg->v_ptr + kFFIObjectHeaderBytes);
-  } else if (arg->type_index != kFFIDLTensorPtr) {
+  const DLTensor* tensor = as_tensor(arg);
+  if (tensor == NULL) {
     snprintf(message, sizeof message, "argument %d (%s %d): expected a tensor, got type index %d", i, role, number,
              arg->type_index);
     raise_error("TypeError", message);
@@ -117,6 +124,24 @@ static int finish(const char* name, int32_t code, TVMFFIAny* result) {
   return raise_error("RuntimeError", message);
 }
 
+/* read(path, weights): fills the tensor from a file of exactly as many bytes. */
+EXPORT int __tvm_ffi_read(void* self, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
+  (void)self;
+  const char* path = NULL;
+  if (num_args == 2 && args[0].type_index == kFFIRawStr) path = args[0].v_ptr;
+  if (num_args == 2 && args[0].type_index == kFFIStr) { /* behind its header: where its characters are */
+    __builtin_memcpy(&path, (const char*)args[0].v_ptr + kFFIObjectHeaderBytes, sizeof path);
+  }
+  if (path == NULL) return raise_error("TypeError", "read: expected 2 arguments (path, weights)");
+  void* weights = tensor_data(&args[1], evo_num_inputs + evo_num_outputs, evo_weights_bytes, true);
+  if (weights == NULL) return -1;
+  FILE* file = fopen(path, "rb");
+  const bool whole =
+      file != NULL && fread(weights, 1, evo_weights_bytes, file) == evo_weights_bytes && fgetc(file) == EOF;
+  if (file != NULL) fclose(file);
+  return whole ? finish("read", 0, result) : raise_error("RuntimeError", "read: no such file, or of another size");
+}
+
 /* prepare(weights, prepared): fills `prepared`, once, before the first run; nothing to do where it has no bytes. */
 EXPORT int __tvm_ffi_prepare(void* self, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
   (void)self;
@@ -131,31 +156,84 @@ EXPORT int __tvm_ffi_prepare(void* self, const TVMFFIAny* args, int32_t num_args
   return finish("prepare", code, result);
 }
 
+/* The data of inputs, outputs, weights, prepared and arena, in this order; false with the error set. */
+static bool all_data(const char* name, const TVMFFIAny* args, int32_t num_args, int32_t expected, void** data) {
+  const int32_t tensors = evo_num_inputs + evo_num_outputs;
+  if (num_args != expected) {
+    char message[160];
+    snprintf(message, sizeof message,
+             "%s: expected %d arguments (%d inputs, %d outputs, weights, prepared, arena%s), got %d", name, expected,
+             evo_num_inputs, evo_num_outputs, expected > tensors + 3 ? ", ticks" : "", num_args);
+    raise_error("TypeError", message);
+    return false;
+  }
+  const uint64_t memory[] = {evo_weights_bytes, evo_prepared_bytes, evo_arena_bytes};
+  for (int32_t i = 0; i < tensors + 3; ++i) {
+    uint64_t bytes = i < tensors ? evo_tensor_bytes[i] : memory[i - tensors];
+    if ((data[i] = tensor_data(&args[i], i, bytes, i < tensors)) == NULL) return false;
+  }
+  return true;
+}
+
+/* evo_run on the default pool, which is locked. */
+static int32_t run_default(void** data, uint64_t* ticks) {
+  void** at = data + evo_num_inputs + evo_num_outputs;
+  return evo_run(default_pool, data, data + evo_num_inputs, at[0], at[1], at[2], ticks);
+}
+
 /* main(inputs..., outputs..., weights, prepared, arena): runs the model on the default pool. */
 EXPORT int __tvm_ffi_main(void* self, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
   (void)self;
   const int32_t tensors = evo_num_inputs + evo_num_outputs;
-  if (num_args != tensors + 3) {
-    char message[160];
-    snprintf(message, sizeof message,
-             "main: expected %d arguments (%d inputs, %d outputs, weights, prepared, arena), got %d", tensors + 3,
-             evo_num_inputs, evo_num_outputs, num_args);
-    return raise_error("TypeError", message);
-  }
-  const uint64_t memory[] = {evo_weights_bytes, evo_prepared_bytes, evo_arena_bytes};
   void* data[tensors + 3];
-  for (int32_t i = 0; i < num_args; ++i) {
-    uint64_t bytes = i < tensors ? evo_tensor_bytes[i] : memory[i - tensors];
-    if ((data[i] = tensor_data(&args[i], i, bytes, i < tensors)) == NULL) return -1;
+  if (!all_data("main", args, num_args, tensors + 3, data)) return -1;
+  pthread_mutex_t* lock = lock_default_pool();
+  int32_t code = default_pool == NULL ? kErrorNoThreads : run_default(data, NULL);
+  pthread_mutex_unlock(lock);
+  return finish("main", code, result);
+}
+
+/* time(inputs..., outputs..., weights, prepared, arena, ticks): runs the model once for each row of `ticks`, uint64.
+ * Rows of 1 + kernels get what evo_run gives; rows of 2 get evo_now_ns() before and after a whole run. */
+EXPORT int __tvm_ffi_time(void* self, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
+  (void)self;
+  const int32_t tensors = evo_num_inputs + evo_num_outputs;
+  void* data[tensors + 3];
+  if (!all_data("time", args, num_args, tensors + 4, data)) return -1;
+  const DLTensor* ticks = as_tensor(&args[tensors + 3]);
+  if (ticks == NULL || ticks->device_type != kDLCPU || ticks->ndim != 2 || ticks->dtype_bits != 64 ||
+      (ticks->shape[1] != 2 && ticks->shape[1] != evo_num_kernels + 1)) {
+    return raise_error("ValueError", "time: ticks are uint64 of (runs, 2) or (runs, 1 + kernels)");
+  }
+  const int64_t rows = ticks->shape[0], columns = ticks->shape[1];
+  uint64_t* row = (uint64_t*)((char*)ticks->data + ticks->byte_offset);
+  pthread_mutex_t* lock = lock_default_pool();
+  int32_t code = default_pool == NULL ? kErrorNoThreads : 0;
+  for (int64_t i = 0; i < rows && code == 0; ++i, row += columns) {
+    const bool whole = columns == 2;
+    if (whole) row[0] = evo_now_ns();
+    code = run_default(data, whole ? NULL : row);
+    if (whole) row[1] = evo_now_ns();
+  }
+  pthread_mutex_unlock(lock);
+  return finish("time", code, result);
+}
+
+/* limits(bytes, rates): what evo_measure finds on the default pool, in a tensor of 3 float64. */
+EXPORT int __tvm_ffi_limits(void* self, const TVMFFIAny* args, int32_t num_args, TVMFFIAny* result) {
+  (void)self;
+  const DLTensor* rates = num_args == 2 ? as_tensor(&args[1]) : NULL;
+  if (rates == NULL || args[0].type_index != kFFIInt || rates->device_type != kDLCPU || rates->ndim != 1 ||
+      rates->shape[0] != 3 || rates->dtype_bits != 64) {
+    return raise_error("TypeError", "limits: expected 2 arguments (bytes, rates: 3 float64)");
   }
   pthread_mutex_t* lock = lock_default_pool();
   int32_t code = kErrorNoThreads;
   if (default_pool != NULL) {
-    void** at = data + tensors;
-    code = evo_run(default_pool, data, data + evo_num_inputs, at[0], at[1], at[2], NULL);
+    code = evo_measure(default_pool, (uint64_t)args[0].v_int64, (double*)((char*)rates->data + rates->byte_offset));
   }
   pthread_mutex_unlock(lock);
-  return finish("main", code, result);
+  return finish("limits", code, result);
 }
 
 /* set_num_threads(n): how many threads main uses from now on. */

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from evo_tvm.executor.memory import Lifetime, align, plan_arena
-from evo_tvm.graph import Graph, Layout, Value
+from evo_tvm.graph import Graph, Group, Layout, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 from evo_tvm.kernels.lower_group import LoweredGroup, Parameter
 from evo_tvm.kernels.pack import Packing, Preparation
+from evo_tvm.plan.place_branches import NOT_IN_PLACE
 from evo_tvm.plan.storage import Placement, View, storage_bytes
 from evo_tvm.runtime.tensors import aligned_bytes
 
 
 @dataclass(frozen=True)
 class Pointer:
-    """`offset` bytes into input or output number `index`, or into "weights", "prepared" or "arena"."""
+    """`offset` bytes into input or output number `index`, or into "weights", "prepared", "arena" or "masks"."""
 
     space: str
     offset: int
@@ -27,12 +28,73 @@ class Pointer:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """That the decision number `slot` of this run is 1 (`on`), or 0."""
+
+    slot: int
+    on: bool
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """The kernel that computes `down` by `across` tiles of an image at once, `height` by `width` pixels.
+
+    arguments: of the image's first rectangle; strides: bytes from one pixel of the output to the next, down and across,
+    in each of them.
+    """
+
+    down: int
+    across: int
+    height: int
+    width: int
+    symbol: str
+    arguments: tuple[Pointer, ...]
+    strides: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Which tiles of an image are computed: decisions from `slot` on, `rows` by `columns` of them.
+
+    side: of a tile; margin: pixels around it that are computed, too; height, width: of the image.
+    """
+
+    slot: int
+    rows: int
+    columns: int
+    side: int
+    margin: int
+    height: int
+    width: int
+    rectangles: tuple[Rectangle, ...] = ()
+
+
+@dataclass(frozen=True)
 class Call:
-    """One kernel call: the C function `symbol` on `arguments`; `kernel` numbers the call in the profile."""
+    """One kernel call: the C function `symbol` on `arguments`; `kernel` numbers the call in the profile.
+
+    guards: here and below, what must hold for the step to be taken. tiles: where not all tiles are on, rectangles of
+    those that are on are computed instead.
+    """
 
     symbol: str
     arguments: tuple[Pointer, ...]
     kernel: int
+    guards: tuple[Condition, ...] = ()
+    tiles: Tiles | None = None
+
+
+@dataclass(frozen=True)
+class ClearTiles:
+    """Zeros in the tiles that are off: `planes` images of pixels of `pixel_bytes`, `row_bytes` from row to row."""
+
+    at: Pointer
+    planes: int
+    plane_bytes: int
+    row_bytes: int
+    pixel_bytes: int
+    tiles: Tiles
+    guards: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +108,7 @@ class FillBorder:
     columns: int
     pixel_bytes: int
     halo: tuple[int, int, int, int]
+    guards: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,9 +118,27 @@ class Copy:
     source: Pointer
     target: Pointer
     size_bytes: int
+    guards: tuple[Condition, ...] = ()
 
 
-Step = Call | FillBorder | Copy
+@dataclass(frozen=True)
+class Decide:
+    """Gate number `gate` decides from `count` logits; its decisions begin at `slot`, one for each but for an exit's.
+
+    mask: gets the decisions spread over `channels` channels.
+    """
+
+    gate: int
+    kind: str
+    logits: Pointer
+    count: int
+    slot: int
+    mask: Pointer | None = None
+    channels: int = 0
+    guards: tuple[Condition, ...] = ()
+
+
+Step = Call | ClearTiles | FillBorder | Copy | Decide
 
 
 @dataclass(frozen=True)
@@ -70,10 +151,25 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class PlannedGate:
+    """A gate of the program: its name and kind, its threshold to begin with, and how many decisions it makes.
+
+    channels: over which they are spread as a mask.
+    """
+
+    name: str
+    kind: str
+    threshold: float
+    decisions: int
+    channels: int = 0
+
+
+@dataclass(frozen=True)
 class Program:
     """What the executor emits as `main`, and as what goes before its first run.
 
     `weights`: every constant once, as the .evo file keeps it. `prepared_bytes`: the memory that `preparations` fill.
+    `gates`: in the order in which they decide.
     """
 
     steps: tuple[Step, ...]
@@ -81,17 +177,49 @@ class Program:
     arena_bytes: int
     preparations: tuple[Prepare, ...] = ()
     prepared_bytes: int = 0
+    gates: tuple[PlannedGate, ...] = ()
 
 
-def plan_program(graph: Graph, lowered: Sequence[LoweredGroup], symbols: Sequence[str]) -> Program:
-    """Places every value and constant and writes the calls. `symbols`: the C function of each lowered group."""
-    return _Planner(graph, lowered).run(symbols)
+@dataclass(frozen=True)
+class LoweredRectangle:
+    """A kernel for `down` by `across` tiles of a tiled group, `height` by `width` pixels, and its C function."""
+
+    down: int
+    across: int
+    height: int
+    width: int
+    lowered: LoweredGroup
+    symbol: str
+
+
+def plan_program(
+    graph: Graph,
+    lowered: Sequence[LoweredGroup],
+    symbols: Sequence[str],
+    rectangles: Mapping[str, Sequence[LoweredRectangle]] | None = None,
+) -> Program:
+    """Places every value and constant and writes the calls. `symbols`: the C function of each lowered group;
+    rectangles: of groups whose tiles are computed one by one, by their outputs."""
+    return _Planner(graph, lowered, rectangles or {}).run(symbols)
 
 
 class _Planner:
-    def __init__(self, graph: Graph, lowered: Sequence[LoweredGroup]) -> None:
-        self.graph, self.lowered = graph, lowered
+    def __init__(
+        self, graph: Graph, lowered: Sequence[LoweredGroup], rectangles: Mapping[str, Sequence[LoweredRectangle]]
+    ) -> None:
+        self.graph, self.lowered, self.rectangles = graph, lowered, rectangles
         self.placement = Placement(graph)
+        kernels = {kernel.group.outputs[0]: kernel for kernel in lowered}
+        #: What happens, in order: a kernel runs, or a gate decides.
+        self.events: list[LoweredGroup | Group] = [
+            kernels.get(g.outputs[0], g)
+            for g in graph.groups
+            if g.outputs[0] in kernels or g.anchor.kind in ("decide", "select_tiles")
+        ]
+        self.slots: dict[str, int] = {}
+        self.masks: dict[str, int] = {}
+        self.gates: list[PlannedGate] = []
+        self._number_gates()
         self.weights: list[tuple[int, np.ndarray]] = []
         self.weights_size = 0
         self.preparations: list[Prepare] = []
@@ -114,24 +242,100 @@ class _Planner:
         pointer = self._pointers(external, offsets)
         steps: list[Step] = []
         filled: set[str] = set()
-        for i, (kernel, symbol) in enumerate(zip(self.lowered, symbols, strict=True)):
-            for output in kernel.group.outputs:
+        symbol_of = dict(zip([id(kernel) for kernel in self.lowered], symbols, strict=True))
+        for event in self.events:
+            if isinstance(event, Group):
+                if event.anchor.kind == "decide":
+                    steps.append(self._decide(event, pointer))
+                elif len(event.inputs) == 2:
+                    steps.append(self._clear(event, pointer))
+                continue
+            for output in event.group.outputs:
                 root = self._storage(output)
                 if root not in filled and any(self.graph.values[root].layout.halo):
-                    steps.append(_fill(self.graph.values[root], pointer(View(root, 0, (), (), ""))))
+                    at = pointer(View(root, 0, (), (), ""))
+                    steps.append(_fill(self.graph.values[root], at, self._always(root)))
                     filled.add(root)
-            arguments = tuple(self._argument(p, pointer) for p in kernel.parameters)
-            steps.append(Call(symbol, arguments, i))
+            arguments = tuple(self._argument(p, pointer) for p in event.parameters)
+            number = len([step for step in steps if isinstance(step, Call)])
+            conditions, tiles = self._conditions(event.group), self._tiles(event.group, pointer)
+            steps.append(Call(symbol_of[id(event)], arguments, number, conditions, tiles))
         for name, target in copies:
             value = self.graph.values[name]
             source = self._constant(name, value.data) if value.data is not None else pointer(self.placement.view(name))
             steps.append(Copy(source, target, storage_bytes(value)))
         preparations = tuple(self.preparations)
-        return Program(tuple(steps), self._weights(), max(arena_bytes, 64), preparations, self.prepared_size)
+        size = max(arena_bytes, 64)
+        return Program(tuple(steps), self._weights(), size, preparations, self.prepared_size, tuple(self.gates))
+
+    def _number_gates(self) -> None:
+        """Gives each gate its place among the decisions, and its mask a place."""
+        slot = mask = 0
+        for event in self.events:
+            if isinstance(event, Group) and event.anchor.kind == "decide":
+                attrs, kind = event.anchor.attrs, event.anchor.attrs["gate_kind"]
+                result, logits = self.graph.values[event.output], self.graph.values[event.inputs[0]]
+                count = 1 if kind == "exit" else logits.size
+                channels = result.size if kind == "channel" else 0
+                self.slots[event.output] = slot
+                self.masks[event.output] = mask
+                self.gates.append(PlannedGate(attrs["gate"], kind, attrs["threshold"], count, channels))
+                slot, mask = slot + count, mask + align(4 * channels)
+
+    def _decide(self, group: Group, pointer: Callable[[View], Pointer]) -> Decide:
+        (logits,) = group.inputs
+        gate = [*self.slots].index(group.output)
+        planned, at = self.gates[gate], pointer(self.placement.view(logits))
+        mask = Pointer("masks", self.masks[group.output]) if planned.channels else None
+        count, conditions = self.graph.values[logits].size, self._conditions(group)
+        return Decide(gate, planned.kind, at, count, self.slots[group.output], mask, planned.channels, conditions)
+
+    def _tiles(self, group: Group, pointer: Callable[[View], Pointer]) -> Tiles | None:
+        if group.tiled is None:
+            return None
+        shape, side = self.graph.values[group.output].shape, group.tiled.side
+        rectangles = []
+        for part in self.rectangles[group.output]:
+            arguments = tuple(self._argument(p, pointer) for p in part.lowered.parameters)
+            strides = tuple(self._pixel_strides(p, shape) for p in part.lowered.parameters)
+            sizes = part.down, part.across, part.height, part.width
+            rectangles.append(Rectangle(*sizes, part.symbol, arguments, strides))
+        slot, margin, (height, width) = self.slots[group.tiled.decisions], group.tiled.margin, shape[2:]
+        return Tiles(slot, height // side, width // side, side, margin, height, width, tuple(rectangles))
+
+    def _pixel_strides(self, parameter: Parameter, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Bytes that a parameter moves by for the next pixel of the output, down and across."""
+        if parameter.view is None or len(parameter.view.strides) != 5:
+            return 0, 0
+        value, item = self.graph.values[parameter.name], np.dtype(parameter.view.dtype).itemsize
+        _, _, down, across, _ = parameter.view.strides
+        rows, columns = (a // b for a, b in zip(value.shape[2:], shape[2:], strict=True))
+        return down * rows * item, across * columns * item
+
+    def _clear(self, group: Group, pointer: Callable[[View], Pointer]) -> ClearTiles:
+        value, side = self.graph.values[group.output], group.anchor.attrs["side"]
+        view = self.placement.view(group.inputs[1], (*value.shape, 1))
+        item = np.dtype(value.dtype).itemsize
+        _, planes, height, width, block = view.shape
+        _, plane, row, _, _ = view.strides
+        grid = height // side, width // side
+        tiles = Tiles(self.slots[group.inputs[0]], *grid, side, 0, height, width)
+        sizes = planes, plane * item, row * item, block * item
+        return ClearTiles(pointer(view), *sizes, tiles, self._conditions(group))
+
+    def _conditions(self, group: Group) -> tuple[Condition, ...]:
+        return tuple(Condition(self.slots[guard.decision], guard.on) for guard in group.guards)
+
+    def _always(self, root: str) -> tuple[Condition, ...]:
+        """What holds whenever something is written to this storage."""
+        writers = [e.group for e in self.events if not isinstance(e, Group)]
+        found = [self._conditions(g) for g in writers if root in {self._storage(name) for name in g.outputs}]
+        return tuple(condition for condition in found[0] if all(condition in other for other in found))
 
     def _externals(self) -> tuple[dict[str, Pointer], list[tuple[str, Pointer]]]:
         """Storages that the caller supplies, and outputs that must be copied to theirs."""
         external = {name: Pointer("input", 0, i) for i, name in enumerate(self.graph.inputs)}
+        external |= {name: Pointer("masks", mask) for name, mask in self.masks.items()}
         copies = []
         for i, name in enumerate(self.graph.outputs):
             root, target = self.placement.root(name), Pointer("output", 0, i)
@@ -148,15 +352,19 @@ class _Planner:
         return root
 
     def _find_lifetimes(self, external: Mapping[str, Pointer]) -> None:
-        for i, kernel in enumerate(self.lowered):
-            for parameter in kernel.parameters:
+        for i, event in enumerate(self.events):
+            if isinstance(event, Group):
+                if event.anchor.kind == "decide":
+                    self.last[self.placement.root(event.inputs[0])] = i
+                continue
+            for parameter in event.parameters:
                 if parameter.view is not None:
                     self.first.setdefault(parameter.view.root, i)
                     self.last[parameter.view.root] = i
         for name in self.graph.outputs:
             root = self.placement.root(name)
             if root in self.last:
-                self.last[root] = len(self.lowered)
+                self.last[root] = len(self.events)
 
     def _reuse_in_place(self, external: Mapping[str, Pointer]) -> None:
         """A kernel whose elementwise stage reads a value for the last time writes its result over it."""
@@ -165,9 +373,11 @@ class _Planner:
         for name in self.graph.values:
             root = self.placement.root(name)
             members[root] = members.get(root, 0) + 1
-        for i, kernel in enumerate(self.lowered):
+        for i, kernel in enumerate(self.events):
+            if isinstance(kernel, Group):
+                continue
             anchor, out = kernel.group.anchor, kernel.parameters[-1].view
-            if anchor.kind in ("tir", "transform", "concat", "dense", "global_avg_pool2d") or out is None:
+            if anchor.kind in NOT_IN_PLACE or out is None:
                 continue
             read_by_anchor = set() if anchor.kind in EXPRESSIONS else {kernel.group.inputs[a] for a in anchor.args}
             for parameter in kernel.parameters[:-1]:
@@ -195,7 +405,7 @@ class _Planner:
             root = self._storage(view.root)
             if root in external:
                 base = external[root]
-                return Pointer(base.space, view.offset_bytes, base.index)
+                return Pointer(base.space, base.offset + view.offset_bytes, base.index)
             return Pointer("arena", offsets[root] + view.offset_bytes)
 
         return pointer
@@ -244,9 +454,10 @@ def _around(value: Value) -> tuple[Layout, int]:
     return value.layout, value.zero if any(value.layout.halo) else 0
 
 
-def _fill(value: Value, at: Pointer) -> FillBorder:
+def _fill(value: Value, at: Pointer, guards: tuple[Condition, ...]) -> FillBorder:
     top, left, bottom, right = value.layout.halo
     n, c, h, w = value.shape
     block = value.layout.block
     pixel = block * np.dtype(value.dtype).itemsize
-    return FillBorder(at, value.zero, n * -(-c // block), h + top + bottom, w + left + right, pixel, value.layout.halo)
+    planes, rows, columns = n * -(-c // block), h + top + bottom, w + left + right
+    return FillBorder(at, value.zero, planes, rows, columns, pixel, value.layout.halo, guards)

@@ -9,9 +9,9 @@ from evo_tvm import schedules, tuning_logs
 from evo_tvm.executor.cache import digest_files
 
 #: Rooms that do not shape a kernel once its group is lowered: what was decided from the logs is in the group by then.
-NOT_SHAPING_KERNELS = frozenset(("bench", "cli", "frontend", "passes", "runtime", "tuning_logs"))
+NOT_SHAPING_KERNELS = frozenset(("bench", "board", "cli", "frontend", "passes", "runtime", "tuning_logs"))
 #: Rooms whose sources do not shape an artifact.
-NOT_SHAPING = frozenset(("bench", "cli"))
+NOT_SHAPING = frozenset(("bench", "board", "cli"))
 _SUFFIXES = frozenset((".py", ".c", ".h", ".json", ".jsonl", ".toml"))
 
 

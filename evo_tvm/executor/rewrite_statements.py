@@ -28,6 +28,18 @@ def rewrite_statements(stmt: tirx.Stmt, rewrite: Rewrite, loops: tuple[tir_stmt.
     return rewrite(stmt, loops)
 
 
+def statements_in(stmt: tirx.Stmt) -> list[tirx.Stmt]:
+    """Every statement in `stmt`, inner ones first, itself last."""
+    found: list[tirx.Stmt] = []
+
+    def visit(inner: tirx.Stmt, _: tuple[tir_stmt.For, ...]) -> tirx.Stmt:
+        found.append(inner)
+        return inner
+
+    rewrite_statements(stmt, visit)
+    return found
+
+
 def with_body(loop: tir_stmt.For, body: tirx.Stmt) -> tir_stmt.For:
     """The loop around another body."""
     return tir_stmt.For(

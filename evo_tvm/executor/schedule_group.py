@@ -7,7 +7,7 @@ from tvm.tirx import ForKind
 
 from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.kernels.lower_group import LoweredGroup
-from evo_tvm.schedules import channel_shuffle, default, elementwise, global_pool, normalize
+from evo_tvm.schedules import channel_shuffle, default, elementwise, global_pool, normalize, traced
 from evo_tvm.target import Target
 
 
@@ -23,6 +23,8 @@ def schedule_group(lowered: LoweredGroup, target: Target) -> Schedule:
         return channel_shuffle.schedule(lowered.func)
     if anchor.kind in ("layer_norm", "softmax"):
         return normalize.schedule(lowered.func, target.lanes_f32)
+    if "trace" in anchor.attrs:
+        return traced.schedule(lowered.func, anchor.attrs["trace"])
     if anchor.kind == "tir":
         return default.schedule(lowered.func, target.lanes_f32)
     return elementwise.schedule(lowered.func, target.lanes_f32)
@@ -33,6 +35,8 @@ def algorithm_name(lowered: LoweredGroup) -> str:
     anchor = lowered.group.anchor
     if anchor.kind in ALGORITHMS:
         return str(anchor.attrs["algorithm"])
+    if "trace" in anchor.attrs:
+        return "metaschedule"
     names = {"global_avg_pool2d": "global_pool", "layer_norm": "normalize", "softmax": "normalize", "tir": "default"}
     return names.get(anchor.kind, "elementwise")
 

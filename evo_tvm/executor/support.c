@@ -242,6 +242,8 @@ HIDDEN int TVMBackendParallelLaunch(ParallelLambda lambda, void* cdata, int num_
   return atomic_load_explicit(&pool->error, memory_order_relaxed);
 }
 
+HIDDEN int32_t evo_threads_here(void) { return here.pool == NULL ? 1 : here.pool->size; }
+
 HIDDEN int TVMBackendParallelBarrier(int task_id, TVMParallelGroupEnv* env) {
   (void)task_id;
   Barrier* barrier = env->sync_handle;

@@ -11,6 +11,8 @@ import math
 from tvm import te
 from tvm.ir import Expr
 
+from evo_tvm.kernels.signed_bytes import centred
+
 #: Most terms added up in one accumulator before the sum is put aside: blocked summation (Higham, "The Accuracy of
 #: Floating Point Summation", 1993) keeps the error of a 4,608-term sum near that of a 576-term one.
 CHUNK = 576
@@ -24,6 +26,7 @@ def conv2d(
     dilation: tuple[int, int],
     groups: int = 1,
     depth_outer: bool = False,
+    signed: bool = False,
 ) -> te.Tensor:
     """Valid convolution of `data` (padding is part of its shape) with weights in the order in which they are read.
 
@@ -34,7 +37,7 @@ def conv2d(
     of channels lies within one group.
 
     Of bytes the result is int32, and a step counts fours of channels, which lie side by side in the weights as dot
-    product instructions want them: (..., step, oc_tile, ob, 4).
+    product instructions want them: (..., step, oc_tile, ob, 4). `signed`: of bytes less 128 (`signed_bytes`).
 
     The stage is "conv". Where there are several chunks it sums "partial" (N, OC/ob, OH, OW, chunks, ob).
     """
@@ -59,7 +62,7 @@ def conv2d(
         pixel = data[b, block, i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1], lane]
         place = (c, o // oc_tile) if depth_outer else (o // oc_tile, c)
         factor = weight[(*place, co, r, s, ci, o % oc_tile, v, *q)]
-        return te.sum(pixel.astype(dtype) * factor.astype(dtype), axis=[co, r, s, ci, *q])
+        return te.sum(centred(pixel, signed).astype(dtype) * factor.astype(dtype), axis=[co, r, s, ci, *q])
 
     shape = (n, oc_blocks, out_h, out_w)
     if chunks == 1:

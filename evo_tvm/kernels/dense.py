@@ -6,6 +6,7 @@ from tvm import te, tirx
 from tvm.ir import Expr
 
 from evo_tvm.kernels.matmul import product
+from evo_tvm.kernels.signed_bytes import centred
 
 
 def dense(data: te.Tensor, weight: te.Tensor, panels: int) -> te.Tensor:
@@ -24,11 +25,11 @@ def dense(data: te.Tensor, weight: te.Tensor, panels: int) -> te.Tensor:
     )
 
 
-def dense_dot(data: te.Tensor, weight: te.Tensor, panels: int) -> te.Tensor:
+def dense_dot(data: te.Tensor, weight: te.Tensor, panels: int, signed: bool = False) -> te.Tensor:
     """data: (M, K) uint8; weight: (tiles, 1, steps, panel_tile, lanes, 4) int8: a step is four terms, innermost.
 
     Result, the stage "product": (M, panels, lanes) int32. A depth that is no multiple of 4 is copied with zeros behind
-    it, the stage "whole" (M, 4 * steps).
+    it, the stage "whole" (M, 4 * steps). `signed`: of bytes less 128 (`evo_tvm.kernels.signed_bytes`).
     """
     rows, depth = (int(e) for e in data.shape)
     _, _, steps, panel_tile, lanes, terms = (int(e) for e in weight.shape)
@@ -37,7 +38,7 @@ def dense_dot(data: te.Tensor, weight: te.Tensor, panels: int) -> te.Tensor:
 
     def element(i: Expr, o: Expr, v: Expr) -> Expr:
         factor = weight[o // panel_tile, 0, k, o % panel_tile, v, q]
-        return te.sum(whole[i, k * terms + q].astype("int32") * factor.astype("int32"), axis=[k, q])
+        return te.sum(centred(whole[i, k * terms + q], signed).astype("int32") * factor.astype("int32"), axis=[k, q])
 
     return te.compute((rows, panels, lanes), element, name="product")
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from tvm import te
+from tvm.ir import Expr
+
+from evo_tvm.kernels.signed_bytes import centred
 
 #: Taps that one instruction multiplies and adds up.
 TERMS = 4
@@ -30,22 +33,30 @@ def columns_read(width: int, taps: int, stride: int) -> int:
 
 
 def depthwise_dot(
-    data: te.Tensor, weight: te.Tensor, image: tuple[int, int], stride: tuple[int, int], row_dilation: int
+    data: te.Tensor,
+    weight: te.Tensor,
+    image: tuple[int, int],
+    stride: tuple[int, int],
+    row_dilation: int,
+    signed: bool = False,
 ) -> te.Tensor:
     """data: (N, C/b, H, W, b) uint8, W at least `columns_read`; weight: as `pack_depthwise_dot` makes it, int8.
 
-    image: (OH, OW). Result, the stage "depthwise": (N, C/b, OH, OW, b) int32.
+    image: (OH, OW); signed: of bytes less 128 (`evo_tvm.kernels.signed_bytes`). Result, the stage "depthwise":
+    (N, C/b, OH, OW, b) int32.
     """
     n, blocks, _, _, block = (int(e) for e in data.shape)
     _, share, kh, groups, _, _ = (int(e) for e in weight.shape)
     r, k = te.reduce_axis((0, kh), "r"), te.reduce_axis((0, groups), "k")
     q = te.reduce_axis((0, TERMS), "q")
+
+    def pixel(*at: Expr) -> Expr:
+        return centred(data[at], signed).astype("int32")
+
     return te.compute(
         (n, blocks, *image, block),
         lambda b, c, i, j, v: te.sum(
-            data[b, c, i * stride[0] + r * row_dilation, j // share * (share * stride[1]) + k * TERMS + q, v].astype(
-                "int32"
-            )
+            pixel(b, c, i * stride[0] + r * row_dilation, j // share * (share * stride[1]) + k * TERMS + q, v)
             * weight[c, j % share, r, k, v, q].astype("int32"),
             axis=[r, k, q],
         ),

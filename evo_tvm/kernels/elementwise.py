@@ -95,6 +95,7 @@ EXPRESSIONS: Mapping[str, Expression] = {
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
     "hard_sigmoid": _hard_sigmoid,
+    "keep": lambda x, mask, *, channels: tirx.Select(mask != _f(0), x, _f(0)),
     "leaky_relu": _leaky_relu,
     "log": tirx.log,
     "maximum": tirx.max,

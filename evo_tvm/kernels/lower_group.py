@@ -20,6 +20,7 @@ from evo_tvm.kernels import elementwise
 from evo_tvm.kernels.normalize import layer_norm, softmax
 from evo_tvm.kernels.pack import Packing
 from evo_tvm.kernels.pool import global_avg_pool2d
+from evo_tvm.kernels.signed_bytes import lacking
 from evo_tvm.plan.storage import Placement, View, permuted
 
 
@@ -50,14 +51,17 @@ class LoweredGroup:
     outputs: tuple[Value, ...]
 
 
-def lower_group(graph: Graph, placement: Placement, group: Group, lanes: int) -> LoweredGroup:
-    """Writes the group in TE. `lanes`: float32 lanes of the target's vectors, the width of a dense panel."""
+def lower_group(
+    graph: Graph, placement: Placement, group: Group, lanes: int, signed_bytes: bool = False
+) -> LoweredGroup:
+    """Writes the group in TE. `lanes`: float32 lanes of the target's vectors, the width of a dense panel. signed_bytes:
+    the target multiplies signed bytes only (`evo_tvm.kernels.signed_bytes`)."""
     inputs = tuple(graph.values[n] for n in group.inputs)
     outputs = tuple(graph.values[n] for n in group.outputs)
     if group.anchor.kind == "tir":
         func, parameters = group.anchor.attrs["func"], [_plain_parameter(v, placement) for v in (*inputs, *outputs)]
     else:
-        func, parameters = Lowering(graph, placement, group, lanes).run()
+        func, parameters = Lowering(graph, placement, group, lanes, signed_bytes).run()
     return LoweredGroup(group, func, tuple(parameters), inputs, outputs)
 
 
@@ -74,11 +78,17 @@ _NARROWING = ("conv2d", "depthwise_conv2d")
 class Lowering:
     """A group on its way into TE: algorithms declare their parameters here, in order.
 
-    values: the group's inputs; out: its output; lanes: float32 lanes of the target's vectors.
+    values: the group's inputs; out: its output; lanes: float32 lanes of the target's vectors; signed_bytes: it
+    multiplies signed bytes only.
     """
 
-    def __init__(self, graph: Graph, placement: Placement, group: Group, lanes: int) -> None:
+    def __init__(
+        self, graph: Graph, placement: Placement, group: Group, lanes: int, signed_bytes: bool = False
+    ) -> None:
         self.graph, self.placement, self.group, self.lanes = graph, placement, group, lanes
+        self.signed_bytes = signed_bytes
+        self._lacking: np.ndarray | None = None
+        self._changed: dict[int, np.ndarray] = {}
         self.values = [graph.values[n] for n in group.inputs]
         self.out = graph.values[group.output]
         self.parameters: list[Parameter] = []
@@ -94,7 +104,18 @@ class Lowering:
             view = replace(view, strides=group.anchor.attrs["output_strides"])
         self.parameters.append(Parameter(self.out.name, view))
         func = te.create_prim_func([*self.tensors, output])
-        return self._apply_views(func), self.parameters
+        return self._with_mask(self._apply_views(func)), self.parameters
+
+    def _with_mask(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
+        """The function of a convolution under a mask of channels, told of it (see `executor/guard_tiles.py`)."""
+        masks = [(op.args[1], op.attrs["channels"]) for op in self.group.ops[1:] if op.kind == "keep"]
+        tile = getattr(self.group.anchor.attrs.get("config"), "oc_tile", None)
+        if len(masks) != 1 or tile is None:
+            return func
+        mask, channels = masks[0]
+        name = self.values[mask].name
+        number = next(i for i, parameter in enumerate(self.parameters) if parameter.name == name)
+        return func.with_attr("evo_mask", [number, self.out.layout.block, tile, channels])
 
     def _apply_views(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         """Rewrites the accesses of parameters that are not compact to a flat buffer at the view's strides."""
@@ -122,11 +143,23 @@ class Lowering:
 
     def constant(self, index: int, packing: Packing) -> te.Tensor:
         """Input `index`, whose elements are known, as `packing` lays them out."""
+        if index in self._changed:
+            return self.table(packing.apply(self._changed[index]))
         return self._placeholder(Parameter(self.values[index].name, packing=packing), packing.shape)
 
     def table(self, data: np.ndarray) -> te.Tensor:
         """A constant that the algorithm makes; the same array in several kernels is stored once."""
         return self._placeholder(Parameter("table", data=data), data.shape)
+
+    def centre(self, op: Op) -> bool:
+        """Whether the bytes that `op` multiplies are to be taken as signed ones, 128 less. If so, what its sums then
+        lack is added behind them."""
+        data, weight = (self.values[a] for a in op.args[:2])
+        if not self.signed_bytes or data.dtype != "uint8":
+            return False
+        assert weight.data is not None, "weights of bytes are known"
+        self._lacking = lacking(weight.data, 1 if op.kind == "dense" else 0)
+        return True
 
     def data(self, index: int, padding: tuple[int, int, int, int] = (0, 0, 0, 0)) -> te.Tensor:
         """A rank-4 value as (N, C/b, H, W, b), `padding` of its border included."""
@@ -275,6 +308,8 @@ class Lowering:
         """
         ops = self.group.ops if anchor is None else self.group.ops[1:]
         first = len(self.values) + (0 if anchor is None else 1)
+        if anchor is not None and self._lacking is not None:
+            anchor = self._complete(anchor, ops, shape, self._lacking)
         needed = {a for op in ops for a in op.args if a < len(self.values)}
         operands = {i: self._operand(i, shape, block) for i in sorted(needed)}
 
@@ -302,6 +337,23 @@ class Lowering:
             )
             return te.compute(shape, lambda *at: elementwise.narrowed(whole[at], last.attrs["dtype"]), name="output")
         return te.compute(shape, element, name="output")
+
+    def _complete(
+        self, anchor: Callable[..., Expr], ops: tuple[Op, ...], shape: tuple[int, ...], lacking: np.ndarray
+    ) -> Callable[..., Expr]:
+        """The anchor's sums with what they lack, one number for each channel; a bias that comes next takes it up."""
+        bias = next((a for a in ops[0].args if a < len(self.values)), None) if ops and ops[0].kind == "add" else None
+        if bias is not None:
+            known = self.values[bias].data
+            if known is not None and known.dtype == np.int32 and known.size == lacking.size:
+                self._changed[bias] = known + lacking.reshape(known.shape)
+                return anchor
+        if len(shape) == 5:
+            packing = Packing("blocked", (1, shape[1], 1, 1, shape[4]))
+            blocked = self.table(packing.apply(lacking.reshape(1, -1, 1, 1)))
+            return lambda *at: anchor(*at) + blocked[0, at[1], 0, 0, at[4]]
+        plain = self.table(lacking)
+        return lambda *at: anchor(*at) + plain[at[-1]]
 
     def _operand(self, index: int, shape: tuple[int, ...], block: int) -> Callable[[tuple[Expr, ...]], Expr]:
         """How to read input `index` at an index of the output stage."""

@@ -22,7 +22,17 @@ from evo_tvm.passes._values import TUPLE_ITEM, operator_name
 
 Found = TypeVar("Found")
 
-__all__ = ["TUPLE_ITEM", "Graph", "Refusal", "Rule", "operator_name", "refusals", "retyped", "rewriting_pass"]
+__all__ = [
+    "TUPLE_ITEM",
+    "Graph",
+    "Refusal",
+    "Rule",
+    "operator_name",
+    "refusals",
+    "retyped",
+    "rewriting_pass",
+    "substitute",
+]
 
 # Classes of expressions are final: comparing `type` spares the slow `isinstance` of TVM's objects.
 _OPAQUE = (relax.If, relax.Function, relax.SeqExpr)
@@ -194,7 +204,7 @@ class Graph:
                 if node.opaque:
                     self._block.append(node)
                     continue
-                value = _substitute(node.value, self._replaced) if self._replaced else node.value
+                value = substitute(node.value, self._replaced) if self._replaced else node.value
                 if dataflow:
                     self.root = node.var
                     value = self._apply(by_root, everywhere, value, pass_name)
@@ -277,7 +287,7 @@ class Graph:
             renamed = True
             kept = []
             for node in nodes:
-                var, value = aliases.get(hash(node.var), node.var), _substitute(node.value, aliases)
+                var, value = aliases.get(hash(node.var), node.var), substitute(node.value, aliases)
                 if value is node.var:
                     continue
                 same = value is node.value and var is node.var
@@ -348,14 +358,14 @@ def _variables(value: Expr) -> list[relax.Var]:
     return [var for operand in _operands(value) for var in _variables(operand)]
 
 
-def _substitute(value: Expr, replaced: dict[int, Expr]) -> Expr:
+def substitute(value: Expr, replaced: dict[int, Expr]) -> Expr:
     """`value` with replaced variables put in; the same object when it has none."""
     if type(value) in _VARIABLES:
         return replaced.get(hash(value), value)
     old = _operands(value)
     if not old:
         return value
-    new = [_substitute(operand, replaced) for operand in old]
+    new = [substitute(operand, replaced) for operand in old]
     if all(a is b for a, b in zip(old, new, strict=True)):
         return value
     if isinstance(value, Call):

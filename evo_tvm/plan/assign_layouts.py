@@ -32,6 +32,8 @@ PLACEABLE = frozenset(EXPRESSIONS) | {
     "transform",
     "upsample",
     "concat",
+    "select",
+    "select_tiles",
 }
 
 
@@ -86,6 +88,8 @@ class _Assigner:
         )
         if group.anchor.kind in _CONVOLUTIONS:
             border = group.anchor.attrs.get("border", group.anchor.attrs["padding"])
+            if group.tiled is not None:
+                border = group.tiled.border
             inputs = (self._with_halo(inputs[group.anchor.args[0]], border), *inputs[1:])
         for name in group.outputs:
             self.values[name] = replace(self.values[name], layout=Layout(result))
@@ -110,7 +114,7 @@ class _Assigner:
         """(block wanted of each input, None for a constant; block of the result)."""
         kind = group.anchor.kind
         values = [self.values[n] for n in group.inputs]
-        if kind in ("dense", "layer_norm", "matmul", "permute", "softmax", "tir", "view"):
+        if kind in ("decide", "dense", "layer_norm", "matmul", "permute", "softmax", "tir", "view"):
             return [None if v.data is not None else 1 for v in values], 1
         shape = self.values[group.output].shape
         result = self._result_block(group, values)

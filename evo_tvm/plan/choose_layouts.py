@@ -85,7 +85,7 @@ def _components(graph: Graph) -> Iterator[frozenset[str]]:
 def _beside(graph: Graph, group: Group, out: Value) -> list[Value]:
     """Inputs that the group reads element by element beside its output; of a concatenation, its parts."""
     kind = group.anchor.kind
-    first = 0 if kind in EXPRESSIONS or kind == "concat" else 1
+    first = 0 if kind in EXPRESSIONS or kind in ("concat", "select", "select_tiles") else 1
     read = {group.inputs[a] for op in group.ops[first:] for a in op.args if a < len(group.inputs)}
     values = [graph.values[name] for name in sorted(read)]
     return [v for v in values if v.data is None and len(v.shape) == 4 and (v.shape == out.shape or kind == "concat")]

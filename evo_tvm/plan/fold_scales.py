@@ -29,7 +29,7 @@ def fold_scales(graph: Graph) -> Graph:
             groups += folder.made
             group = folder.quantize
         groups.append(group)
-    return graph.with_groups(groups, **values).without_unread(EXPRESSIONS)
+    return graph.with_groups(groups, **values).without_unread(EXPRESSIONS.keys())
 
 
 class _Folder:

@@ -1,7 +1,7 @@
 """conv2d_1x1(activation(depthwise_conv2d(x))) => depthwise_pointwise(x), where the tensor between them is large.
 
 What a depthwise convolution writes is read once, by the 1x1 convolution behind it; together they keep it in cache. The
-log decides where it has all three kernels, else the size of the tensor does.
+log decides where it has all three kernels, else the predictor where it knows them, else the size of the tensor.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from evo_tvm.decide import Decision, decide
 from evo_tvm.graph import Graph, Group, Op, Value
 from evo_tvm.kernels.elementwise import FINITE
+from evo_tvm.predict.rank import Ranking
 from evo_tvm.target import Target
 from evo_tvm.tune.log import Log
 from evo_tvm.workload import workload_of
@@ -21,7 +22,9 @@ from evo_tvm.workload import workload_of
 _LEAST_PIXELS = 400
 
 
-def fuse_depthwise_pointwise(graph: Graph, target: Target, num_threads: int, log: Log) -> Graph:
+def fuse_depthwise_pointwise(
+    graph: Graph, target: Target, num_threads: int, log: Log, ranking: Ranking | None = None
+) -> Graph:
     """Joins the pairs that gain by it, under the name of the 1x1 convolution."""
     producers, consumers = graph.producers(), graph.consumers()
     joined: dict[str, Group] = {}
@@ -31,7 +34,7 @@ def fuse_depthwise_pointwise(graph: Graph, target: Target, num_threads: int, log
         if first is None or not _fits(graph, first, second, consumers):
             continue
         group = _join(graph, first, second)
-        if group is not None and _pays(graph, first, second, group, target, num_threads, log):
+        if group is not None and _pays(graph, (first, second, group), target, num_threads, log, ranking):
             joined[second.output] = group
             gone.add(first.output)
     return graph.with_groups([joined.get(g.outputs[0], g) for g in graph.groups if g.outputs[0] not in gone])
@@ -91,17 +94,25 @@ def _per_channel(value: Value, channels: int) -> bool:
     return value.data is not None and (value.size == 1 or shape == (1, channels, 1, 1))
 
 
-def _pays(graph: Graph, first: Group, second: Group, joined: Group, target: Target, num_threads: int, log: Log) -> bool:
-    parts = [decide(workload_of(graph, g), target, num_threads, log) for g in (first, second)]
-    whole = decide(workload_of(graph, joined), target, num_threads, log)
-    times = [_measured_ms(d) for d in (*parts, whole)]
-    if None not in times:
-        return times[2] < times[0] + times[1]  # type: ignore[operator]
-    hidden = graph.values[first.output].shape
+def _pays(
+    graph: Graph,
+    groups: tuple[Group, Group, Group],
+    target: Target,
+    num_threads: int,
+    log: Log,
+    ranking: Ranking | None,
+) -> bool:
+    """groups: the two, and both as one."""
+    decisions = [decide(workload_of(graph, g), target, num_threads, log, ranking=ranking) for g in groups]
+    for sources in (("log",), ("log", "predictor")):
+        times = [_time_ms(decision, sources) for decision in decisions]
+        if None not in times:
+            return times[2] < times[0] + times[1]  # type: ignore[operator]
+    hidden = graph.values[groups[0].output].shape
     return math.prod(hidden) * 4 > target.l2_bytes // 2 and math.prod(hidden[2:]) >= _LEAST_PIXELS
 
 
-def _measured_ms(decision: Decision) -> float | None:
-    """What the log says of the algorithm that was decided for."""
-    taken = next(c for c in decision.considered if c.algorithm == decision.algorithm)
-    return taken.latency_ms if taken.source == "log" else None
+def _time_ms(decision: Decision, sources: tuple[str, ...]) -> float | None:
+    """The time of the algorithm that was decided for, if it is from one of these sources."""
+    taken = decision.taken
+    return taken.latency_ms if taken is not None and taken.source in sources else None

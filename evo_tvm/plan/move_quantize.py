@@ -16,7 +16,7 @@ from evo_tvm.graph import Graph, Group, Op, Value
 
 #: Operators whose results are some of their operands' values, whatever these stand for.
 MOVES = frozenset(
-    {"channel_shuffle", "channel_slice", "concat", "max_pool2d", "permute", "upsample", "view"},
+    {"channel_shuffle", "channel_slice", "concat", "max_pool2d", "permute", "select", "upsample", "view"},
 )
 
 
@@ -80,11 +80,12 @@ def _moved(graph: Graph, move: Group, quantize: Group) -> Graph:
     """The graph in which the operands of `move` are quantized, and it moves bytes."""
     attrs, values = quantize.anchor.attrs, dict(graph.values)
     values[quantize.output] = replace(values[quantize.output], zero=attrs["zero_point"])
-    narrow = {name: f"{name}@{quantize.output}" for name in move.inputs}
+    moved = [name for name in move.inputs if values[name].dtype == "float32"]  # not a decision
+    narrow = {name: f"{name}@{quantize.output}" for name in moved}
     for name, new in narrow.items():
         values[new] = Value(new, values[name].shape, attrs["dtype"], zero=attrs["zero_point"])
     made = [Group(quantize.name, (name,), (new,), quantize.ops) for name, new in narrow.items()]
-    inputs = tuple(narrow[name] for name in move.inputs)
+    inputs = tuple(narrow.get(name, name) for name in move.inputs)
     groups = []
     for group in graph.groups:
         if group is move:

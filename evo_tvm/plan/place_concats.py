@@ -36,11 +36,11 @@ def place_concats(graph: Graph) -> Graph:
             channel += values[name].shape[1]
             inputs.append(name)
         groups.append(replace(group, inputs=tuple(inputs), ops=(replace(group.anchor, kind="join"),)))
-    _share_halos(values, parts)
+    share_halos(values, parts)
     return replace(graph, parts=parts).with_groups(copy_bordered_views(groups, values), **values)
 
 
-def _share_halos(values: dict[str, Value], parts: dict[str, Part]) -> None:
+def share_halos(values: dict[str, Value], parts: dict[str, Part]) -> None:
     """Gives a whole and its parts one border, wide enough for all of them."""
     changed = True
     while changed:

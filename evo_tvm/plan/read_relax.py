@@ -18,6 +18,7 @@ from tvm.ir import GenericConst
 from evo_tvm.errors import CompileError
 from evo_tvm.graph import Codes, Graph, Group, Op, Value, real, transposed
 from evo_tvm.kernels.elementwise import EXPRESSIONS
+from evo_tvm.passes._gates import KEEP, gate_attributes, gate_operator
 from evo_tvm.plan.storage import permuted
 
 #: Relax elementwise operators whose names differ from ours.
@@ -100,6 +101,8 @@ class _Reader:
         kind = value.op.name.removeprefix("relax.")
         if kind == "call_tir":
             return self._add_tir(module[value.args[0]], var, self._operand(value.args[1], env))
+        if gate_operator(value):
+            return [self._add_gate(gate_operator(value), var, value, env)]
         known = self._known(kind, var, value, env)
         if known is not None:
             return [known]
@@ -140,6 +143,17 @@ class _Reader:
         op = Op("tir", tuple(range(len(operands))), {"func": func})
         self.groups.append(Group(outputs[0], tuple(operands), outputs, (op,)))
         return list(outputs)
+
+    def _add_gate(self, kind: str, var: relax.Var, call: relax.Call, env: Mapping[relax.Var, list[str]]) -> str:
+        tensors = [name for a in call.args[1:] if _holds_tensors(a.ty) for name in self._operand(a, env)]
+        output = self.new_value(var.name, var.ty)
+        attrs = gate_attributes(call)
+        if kind == KEEP:
+            gate = next(group for group in self.groups if tensors[1] in group.outputs)
+            attrs["channels"] = -(-self.values[tensors[1]].size // self.values[gate.inputs[0]].size)
+        op = Op(kind.removeprefix("evo.gate."), tuple(range(len(tensors))), attrs)
+        self.groups.append(Group(output, tuple(tensors), (output,), (op,)))
+        return output
 
     def _legalize(self, kind: str, var: relax.Var, call: relax.Call, env: Mapping[relax.Var, list[str]]) -> list[str]:
         """Has TVM write the operator as TIR functions, in a module of its own, and reads those."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -100,6 +100,34 @@ class Placement:
             (n, blocks, h + padding[0] + padding[2], w + padding[1] + padding[3], block),
             (all_blocks * plane, plane, columns * block, block, 1),
             value.dtype,
+        )
+
+
+class PartPlacement(Placement):
+    """Of a graph whose images are rectangles of those that `whole` places: same strides, fewer rows and columns.
+
+    Only of what lies in blocks of channels.
+    """
+
+    def __init__(self, whole: Placement, values: Mapping[str, Value]) -> None:
+        self.whole, self.small = whole, values
+        self.values = whole.values
+
+    def root(self, name: str) -> str:
+        """The value whose storage holds `name`."""
+        return self.whole.root(name)
+
+    def view(
+        self, name: str, shape: tuple[int, ...] | None = None, padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    ) -> View:
+        """The value's first rectangle as a kernel reads or writes it, `padding` around it included."""
+        view, small = self.whole.view(name, shape, padding), self.small[name]
+        if small.shape == self.values[name].shape:
+            return view
+        assert len(view.shape) == 5, "only blocked images are computed in rectangles"
+        top, left, bottom, right = padding
+        return replace(
+            view, shape=(*view.shape[:2], small.shape[2] + top + bottom, small.shape[3] + left + right, view.shape[4])
         )
 
 

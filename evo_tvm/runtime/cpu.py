@@ -7,6 +7,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from evo_tvm.runtime.vector_length import vector_bits
+
 _CPUINFO = Path("/proc/cpuinfo")
 
 # Where Linux and LLVM spell a feature differently. A flag that is not here has the same name in both, `_` being `-`.
@@ -94,7 +96,7 @@ _ARM_PARTS = {
 def arch() -> str:
     """The machine's architecture as a triple spells it: "x86_64", "aarch64", "riscv64", ..."""
     machine = os.uname().machine.lower()
-    return {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "arm", "armv8l": "arm"}.get(machine, machine)
+    return {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "armv7a", "armv8l": "armv7a"}.get(machine, machine)
 
 
 @cache
@@ -129,7 +131,21 @@ def parse_cpuinfo(text: str) -> dict[str, str]:
 @cache
 def features() -> frozenset[str]:
     """LLVM's names of this CPU's features ("avx2", "fma", "avx512f", "neon", "dotprod", "v", ...)."""
-    return features_of(arch(), info())
+    found = features_of(arch(), info())
+    return found | vector_lengths(vector_bits() or 0) if arch() == "riscv64" and "v" in found else found
+
+
+def vector_lengths(bits: int) -> frozenset[str]:
+    """LLVM's names of the vector lengths that a RISC-V CPU with registers of `bits` bits has at least.
+
+    Among them "vlen256", say, which is no name of LLVM's, for the length that it has. 0 bits: not known.
+    """
+    return frozenset({f"zvl{32 << i}b" for i in range(12) if 32 << i <= bits} | ({f"vlen{bits}"} if bits else set()))
+
+
+def named(feature: str) -> str:
+    """A feature for people to read."""
+    return f"vectors of exactly {feature[4:]} bits" if feature.startswith("vlen") else feature
 
 
 def features_of(architecture: str, fields: dict[str, str]) -> frozenset[str]:
@@ -157,11 +173,17 @@ def _riscv_features(isa: str) -> frozenset[str]:
 
 def model() -> str:
     """The CPU's name for people: "AMD EPYC 9R14", "cortex-a76", ..."""
-    fields = info()
+    return model_of(arch(), info())
+
+
+def model_of(architecture: str, fields: dict[str, str]) -> str:
+    """The same from the fields of a /proc/cpuinfo; an emulator may show that of the machine that it runs on."""
+    if "vendor_id" in fields and not architecture.startswith(("x86", "i")):
+        return f"emulated {architecture}"
     for key in ("model name", "Processor", "uarch", "cpu model"):
         if fields.get(key):
             return " ".join(fields[key].split())
-    return arm_part(fields) or fields.get("Model") or os.uname().machine
+    return arm_part(fields) or fields.get("Model") or architecture
 
 
 def arm_part(fields: dict[str, str]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from contextlib import suppress
+from typing import Any
 
 from evo_tvm.errors import ArtifactError, EvoError
 
@@ -77,6 +78,17 @@ class Library:
                 got=f"version {found}",
                 hint="Compile the model again with this evo_tvm.",
             )
+
+    def array(self, name: str, kind: type[Any], count: int) -> Any:
+        """The `count` elements of a ctypes `kind` that the library exports under a name; not to be used once closed.
+
+        Raises ArtifactError: it exports no such thing.
+        """
+        assert self._lib is not None
+        try:
+            return (kind * count).in_dll(self._lib, name)
+        except ValueError as error:
+            raise ArtifactError(f"its library lacks its gates ({error})", hint="Compile the model again.") from None
 
     def make_pool(self, threads: int) -> int:
         """A handle of a pool of exactly `threads` threads. Raises EvoError where the system gives no more threads."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from evo_tvm.errors import ArtifactError
+from evo_tvm.runtime.gates import CurvePoint, GateInfo
 from evo_tvm.spec import TensorSpec
 
 #: The format that this version writes, and the newest that it reads.
@@ -38,7 +40,9 @@ class KernelInfo:
 
     `operator`: what it computes; `algorithm`: how; `schedule`: the configuration that it was scheduled with;
     `layers`: the ONNX nodes that were fused into it; `flops`, `bytes`: arithmetic, and memory touched at least, a call;
-    `dtype`: what it computes in, "float32" or "int8".
+    `dtype`: what it computes in, "float32" or "int8"; `guards`: gates that it runs under, each with "+" before its name
+    where it must be on and "-" where it must be off; `predicted_ms`: the time that it was expected to take, 0 where
+    nobody said; `predicted_by`: "predictor", or "rule", the analytic estimate.
     """
 
     name: str
@@ -49,6 +53,9 @@ class KernelInfo:
     flops: int = 0
     bytes: int = 0
     dtype: str = "float32"
+    guards: tuple[str, ...] = ()
+    predicted_ms: float = 0.0
+    predicted_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,8 @@ class Manifest:
     `prepared_bytes`: what loading makes of some of the weights, beside them.
     `plan`: the compiler's decisions, as it wrote them. `stayed_float`: layers that could compute in integers, and do
     not. `quantization`: where compiling quantized the model, its options, what it left in float, and the accuracy.
+    `gates`: in the order in which they decide; `curve`: thresholds for them, by what they cost. `batch`: how many
+    samples a run takes through the gates one by one.
     `checksums`: blake3, in hexadecimal, of the other members.
     """
 
@@ -83,6 +92,9 @@ class Manifest:
     plan: tuple[Any, ...] = ()
     stayed_float: tuple[StayedFloat, ...] = ()
     quantization: Mapping[str, Any] = field(default_factory=dict)
+    gates: tuple[GateInfo, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
+    batch: int = 1
     checksums: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -182,10 +194,33 @@ class _Reader:
             flops=self._natural(fields, path, "flops", default=0),
             bytes=self._natural(fields, path, "bytes", default=0),
             dtype=self._field(fields, path, "dtype", str, "float32"),
+            guards=self._texts(fields, path, "guards", []),
+            predicted_ms=self._number(fields, path, "predicted_ms") if "predicted_ms" in fields else 0.0,
+            predicted_by=self._field(fields, path, "predicted_by", str, ""),
         )
 
     def _stayed_float(self, fields: Mapping[str, Any], path: str) -> StayedFloat:
         return StayedFloat(*(self._field(fields, path, name, str) for name in ("layer", "operator", "reason")))
+
+    def _number(self, fields: Mapping[str, Any], path: str, name: str) -> float:
+        value = fields.get(name, _MISSING)
+        if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+            raise self._fail(f"{path}.{name}", "a number", value)
+        return float(value)
+
+    def _gate(self, fields: Mapping[str, Any], path: str) -> GateInfo:
+        return GateInfo(
+            name=self._field(fields, path, "name", str),
+            kind=self._field(fields, path, "kind", str),
+            threshold=self._number(fields, path, "threshold"),
+            decisions=self._natural(fields, path, "decisions", least=1, default=1),
+        )
+
+    def _point(self, fields: Mapping[str, Any], path: str) -> CurvePoint:
+        values = self._field(fields, path, "thresholds", list)
+        thresholds = [self._number({"": value}, f"{path}.thresholds", "") for value in values]
+        latency, accuracy = (self._number(fields, path, name) for name in ("latency", "accuracy"))
+        return CurvePoint(tuple(thresholds), latency, accuracy)
 
     def manifest(self, fields: object) -> Manifest:
         if not isinstance(fields, dict):
@@ -222,5 +257,8 @@ class _Reader:
             plan=tuple(self._field(fields, "", "plan", list, [])),
             stayed_float=self._each(fields, "stayed_float", self._stayed_float, []),
             quantization=self._field(fields, "", "quantization", dict, {}),
+            gates=self._each(fields, "gates", self._gate, []),
+            curve=self._each(fields, "curve", self._point, []),
+            batch=self._natural(fields, "", "batch", least=1, default=1),
             checksums=checksums,
         )

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ import numpy as np
 
 from evo_tvm.errors import ArtifactError, EvoError, InputError, UsageError
 from evo_tvm.runtime import cpu
+from evo_tvm.runtime.gates import Budget, GateInfo, GateRate, GateRecord, Gates
 from evo_tvm.runtime.library import Library, run_error
 from evo_tvm.runtime.manifest import Manifest
-from evo_tvm.runtime.tensors import ALIGNMENT, Array, InputSlot, OutputSlot, address, aligned_bytes, aligned_empty
+from evo_tvm.runtime.tensors import ALIGNMENT, Array, InputSlot, OutputSlot, address, aligned_bytes, arbitrary_values
 from evo_tvm.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def check_cpu(manifest: Manifest, where: object) -> None:
             where=where,
             hint="Compile the model for this machine with --target host, or run it on its target.",
         )
-    missing = [feature for feature in target.features if feature not in cpu.features()]
+    missing = [cpu.named(feature) for feature in target.features if feature not in cpu.features()]
     if missing:
         raise ArtifactError(
             f"compiled for {target.name}, and this CPU ({cpu.model()}) lacks {', '.join(missing)}",
@@ -82,6 +84,7 @@ class Module:
         self._memory = address(self._weights), address(self._prepared), address(self._arena)
         self._input_pointers = (ctypes.c_void_p * max(len(manifest.inputs), 1))()
         self._output_pointers = (ctypes.c_void_p * max(len(manifest.outputs), 1))()
+        self._gates = Gates(self._library, manifest.gates, manifest.curve, manifest.batch) if manifest.gates else None
         self._close = weakref.finalize(self, _release, self._library, pool)
         self._close.atexit = False  # the end of the process frees all of it, and faster
 
@@ -123,13 +126,15 @@ class Module:
 
     # ---- Running it ----
 
-    def __call__(self, *inputs: object) -> Any:
+    def __call__(self, *inputs: object, budget: Budget | None = None) -> Any:
         """Runs the model on `inputs`, in the order of `mod.inputs`.
 
-        Returns a numpy array, or a list of them where the model has several outputs.
-        Raises InputError: wrong count, shape or dtype.
+        budget: of a model with gates and a curve, the most that this run should take, as a share of the time without
+        gates, or a function that gives it for an `Environment`: gates work with the most accurate thresholds that the
+        curve has for it. Returns a numpy array, or a list of them where the model has several outputs.
+        Raises InputError: wrong count, shape or dtype; UsageError: a budget that the model cannot keep.
         """
-        outputs = self._run(inputs)
+        outputs = self._run(inputs, budget=budget)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def run(self, inputs: Mapping[str, object]) -> dict[str, Array]:
@@ -147,7 +152,7 @@ class Module:
         outputs = self._run([inputs[name] for name in names])
         return {spec.name: array for spec, array in zip(self.outputs, outputs, strict=True)}
 
-    def _run(self, inputs: Sequence[object], ticks: Any = None) -> list[Array]:
+    def _run(self, inputs: Sequence[object], ticks: Any = None, budget: Budget | None = None) -> list[Array]:
         if len(inputs) != len(self._input_slots):
             raise InputError(
                 "wrong number of inputs",
@@ -165,10 +170,63 @@ class Module:
             for i, output in enumerate(self._output_slots):
                 array, self._output_pointers[i] = output.make()
                 outputs.append(array)
+            if self._gates is not None:
+                self._gates.prepare(budget)
+            elif budget is not None:
+                self._gated()
             code = self._library.run(self._pool, self._input_pointers, self._output_pointers, *self._memory, ticks)
         if code != 0:
             raise run_error(code, self._where)
         return outputs
+
+    # ---- Its gates ----
+
+    @property
+    def gates(self) -> tuple[GateInfo, ...]:
+        """The gates, in the order in which they decide; none where the model was compiled without hooks."""
+        return self.manifest.gates
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """What each gate's score must exceed in the next run; a gate that is forced has an infinity."""
+        with self._lock:
+            return self._gated().thresholds()
+
+    def set_thresholds(self, thresholds: Mapping[str, float] | Sequence[float]) -> None:
+        """Replaces the thresholds of gates by name, or of all, in order, from the next run on."""
+        with self._lock:
+            self._gated().set_thresholds(thresholds)
+
+    def set_budget(self, budget: Budget | None) -> None:
+        """The budget of runs that are given none; None: the thresholds that were set."""
+        with self._lock:
+            self._gated().set_budget(budget)
+
+    def force(self, decisions: Mapping[str, bool | None] | str | None) -> None:
+        """Has gates be on (True) or off (False) whatever they see; a gate at None, or all with None, are free again.
+
+        "full": the model computes what it does without gates, bit for bit.
+        """
+        with self._lock:
+            self._gated().force(decisions)
+
+    def gate_log(self) -> tuple[GateRecord, ...]:
+        """Score and decision of each gate in the last run."""
+        with self._lock:
+            return self._gated().log()
+
+    def gate_rates(self, reset: bool = False) -> tuple[GateRate, ...]:
+        """How often each gate was asked, and was on, since the model was loaded or the rates were last reset."""
+        with self._lock:
+            return self._gated().rates(reset)
+
+    def _gated(self) -> Gates:
+        """What is known of the gates; only where the lock is held, and the library open."""
+        if self._pool is None:
+            raise UsageError("this Module is closed", where=self._where, hint="Load the model again.")
+        if self._gates is None:
+            raise UsageError("this model has no gates", where=self._where, hint="Attach some with evo-tvm gate.")
+        return self._gates
 
     # ---- Measuring it ----
 
@@ -212,6 +270,7 @@ class Module:
         if repeat < 1 or warmup < 0:
             raise UsageError("profile takes repeat >= 1 and warmup >= 0")
         values = self._values(inputs)
+        before = self._gates.counts() if self._gates is not None else []
         ticks = np.zeros((warmup + repeat, len(self.manifest.kernels) + 1), np.uint64)
         for row in ticks:
             self._run(values, address(row))
@@ -221,19 +280,14 @@ class Module:
                 raise UsageError("this Module is closed", where=self._where, hint="Load the model again.")
             integers = any(kernel.dtype == "int8" for kernel in self.manifest.kernels)
             limits = measure_limits(self._library, self._pool, self._num_threads, self.manifest.target, integers)
-        return profile_of(self.manifest.kernels, times_ms, limits, self._provenance())
+            rates = self._gates.rates(since=before) if self._gates is not None else ()
+        return replace(profile_of(self.manifest.kernels, times_ms, limits, self._provenance()), gates=rates)
 
     def _values(self, inputs: Mapping[str, object] | None) -> list[object]:
         if inputs is not None:
             self.run(inputs)  # raises where they do not fit
             return [inputs[spec.name] for spec in self.inputs]
-        random = np.random.default_rng(0)
-        values: list[object] = []
-        for slot in self._input_slots:
-            array = aligned_empty(slot.spec.shape, slot.dtype)
-            array[...] = random.standard_normal(array.shape) if np.issubdtype(array.dtype, np.floating) else 0
-            values.append(array)
-        return values
+        return list(arbitrary_values(self.inputs))
 
     def _provenance(self) -> Provenance:
         from evo_tvm.runtime.timing import Provenance

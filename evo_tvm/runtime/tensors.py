@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,17 @@ def dtype_of(spec: TensorSpec) -> np.dtype[Any]:
         raise InputError(
             f"numpy has no dtype {spec.dtype}", where=spec.name, hint="Run: pip install ml_dtypes"
         ) from None
+
+
+def arbitrary_values(specs: Iterable[TensorSpec]) -> list[Array]:
+    """What to measure with where nothing is given: normal random numbers (float) or zeros (all other dtypes)."""
+    random = np.random.default_rng(0)
+    values = []
+    for spec in specs:
+        array = aligned_empty(spec.shape, dtype_of(spec))
+        array[...] = random.standard_normal(spec.shape) if np.issubdtype(array.dtype, np.floating) else 0
+        values.append(array)
+    return values
 
 
 class OutputSlot:

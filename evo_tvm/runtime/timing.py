@@ -12,6 +12,7 @@ import numpy as np
 from evo_tvm.runtime import cpu
 
 if TYPE_CHECKING:
+    from evo_tvm.runtime.gates import GateRate
     from evo_tvm.runtime.limits import Limits
     from evo_tvm.runtime.manifest import KernelInfo
 
@@ -110,7 +111,8 @@ class KernelProfile:
     operations, too. The rates come from `min_ms`. `peak_share` and `memory_share` are their parts of what the CPU does
     at most, in that type; algorithms that need less arithmetic than the operator (Winograd), and memory that is still
     in a cache, exceed 1. `bound`: "arithmetic" or "memory", whichever of the two would take longer at its best;
-    `bound_share`: that time in parts of `min_ms`. None: not known.
+    `bound_share`: that time in parts of `min_ms`. `predicted_ms`: what a predictor expected when it was
+    compiled. None: not known.
     """
 
     name: str
@@ -128,6 +130,7 @@ class KernelProfile:
     peak_share: float | None
     memory_share: float | None
     dtype: str = "float32"
+    predicted_ms: float | None = None
 
     @property
     def bound(self) -> str | None:
@@ -151,6 +154,7 @@ class Profile:
     `peak_gflops_per_s`, `memory_gbytes_per_s`: what this CPU does at most on as many threads: float32 multiply-adds in
     the target's vectors, and reading memory, both measured in this process; None where they could not be.
     `integer_peak_gops_per_s`: multiply-adds of bytes, two operations each; None where no kernel computes in integers.
+    `gates`: how often each gate was asked and on in these runs, those before the measured ones included.
     """
 
     kernels: tuple[KernelProfile, ...]
@@ -160,6 +164,7 @@ class Profile:
     memory_gbytes_per_s: float | None
     integer_peak_gops_per_s: float | None
     provenance: Provenance
+    gates: tuple[GateRate, ...] = ()
 
     @property
     def gflops_per_s(self) -> float | None:
@@ -219,6 +224,7 @@ def profile_of(kernels: Sequence[KernelInfo], times_ms: np.ndarray, limits: Limi
                 peak_share=part(gflops, peaks.get(kernel.dtype)),
                 memory_share=part(gbytes, memory),
                 dtype=kernel.dtype,
+                predicted_ms=kernel.predicted_ms if kernel.predicted_by == "predictor" else None,
             )
         )
     whole = percentile(times_ms.sum(axis=1).tolist(), 50)

@@ -11,6 +11,10 @@ from evo_tvm.target import Target
 
 #: Names the folder of the user's own logs; "off" does without one.
 VARIABLE = "EVO_TVM_LOGS"
+#: How the name of a log that is not written to any more ends; and of one with the best configurations of all others in
+#: its folder, which comes with the package where they do not.
+COMPRESSED = ".jsonl.xz"
+BEST = f"best{COMPRESSED}"
 #: CPU names under which LLVM means any CPU of an architecture: what was measured on one says little about another.
 _GENERIC = frozenset(("generic", "generic-rv64", "x86-64"))
 
@@ -46,10 +50,29 @@ def shipped_folder() -> Path:
 
 
 def log_files(folder: Path | None, target: str) -> tuple[Path, ...]:
-    """The logs of the target of this name in `folder`, sorted."""
-    return tuple(sorted((folder / target).glob("*.jsonl"))) if folder is not None else ()
+    """The logs of the target of this name in `folder`, sorted, compressed ones included."""
+    if folder is None:
+        return ()
+    found = [*(folder / target).glob("*.jsonl"), *(folder / target).glob(f"*{COMPRESSED}")]
+    return tuple(sorted(path for path in found if path.name != BEST))
+
+
+def best_files(folder: Path | None, target: str) -> tuple[Path, ...]:
+    """What of `log_files` says the best configurations: a file that has them alone, where there is one."""
+    if folder is not None and (folder / target / BEST).exists():
+        return (folder / target / BEST,)
+    return log_files(folder, target)
+
+
+def predictor_file(folder: Path | None, target: str) -> Path | None:
+    """Where the predictor of the target of this name lies in `folder`, if there is one."""
+    return folder / target / "predictor.json" if folder is not None else None
 
 
 def user_digest(target: Target) -> str:
-    """A hash of what the user's own logs hold for the target: it decides code, beside the package's sources."""
-    return digest_files(log_files(user_folder(), log_name(target)))
+    """A hash of what the user's own logs hold for the target, and of the user's own predictor: they decide code,
+    beside the package's sources."""
+    name = log_name(target)
+    predictor = predictor_file(user_folder(), name)
+    more = (predictor,) if predictor is not None and predictor.exists() else ()
+    return digest_files((*log_files(user_folder(), name), *more))

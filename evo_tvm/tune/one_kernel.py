@@ -1,31 +1,24 @@
-"""A workload, an algorithm and its configuration => a library that runs that one kernel as a model would."""
+"""A workload, an algorithm and its configuration => a graph of that one kernel, as a model would have it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from evo_tvm.algorithms import ALGORITHMS
+from evo_tvm.artifact import Artifact
 from evo_tvm.decide import Decision
-from evo_tvm.executor.build import NO_KERNEL
-from evo_tvm.executor.cache import Cache
-from evo_tvm.executor.codegen import build_object
-from evo_tvm.executor.emit import emit_c
-from evo_tvm.executor.kernel_key import kernel_key
-from evo_tvm.executor.link import SUPPORT_SOURCES, link_library
-from evo_tvm.executor.program import plan_program
-from evo_tvm.executor.schedule_group import schedule_group
+from evo_tvm.executor.build import NO_KERNEL, build
 from evo_tvm.graph import Graph, Group, Op, Value
-from evo_tvm.kernels.lower_group import lower_group
 from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.plan.choose_algorithms import apply_decision
 from evo_tvm.plan.place_concats import place_concats
-from evo_tvm.plan.storage import Placement
+from evo_tvm.runtime.manifest import Manifest, TargetInfo
 from evo_tvm.spec import TensorSpec
 from evo_tvm.target import Target
 from evo_tvm.workload import FEW_CHANNELS, Workload, anchor_of, workload_of
@@ -45,16 +38,23 @@ _ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class OneKernel:
-    """A library that computes one workload on one input: `kernel` numbers its kernel among those of the library, which
-    bring the input into its layout and the result out of it. Files, for `evo_tvm.tune.timer`. dtypes: of the inputs and
-    of the result, in order."""
+#: The name of the group that is measured.
+KERNEL = "kernel"
 
-    library: str
-    weights: str
-    kernel: int
-    dtypes: tuple[str, ...]
+
+@dataclass(frozen=True)
+class Candidate:
+    """What may be measured: a workload, an algorithm and its configuration.
+
+    graph: of a kernel that has neither (an elementwise one, a change of layout): the kernel as a model has it, its
+    layouts assigned, in a graph of its own; its group is named `KERNEL`. function: its PrimFunc, scheduled already.
+    """
+
+    workload: Workload
+    algorithm: str
+    config: Any = None
+    graph: Graph | None = field(default=None, compare=False, repr=False)
+    function: Any = field(default=None, compare=False, repr=False)
 
 
 def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
@@ -101,7 +101,7 @@ def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
         Op(kind, (len(values) + k, *others), _ATTRIBUTES.get(kind, {}))
         for k, (kind, others) in enumerate(zip(workload.epilogue, operands, strict=True))
     ]
-    group = Group("kernel", tuple(values), ("y",), (anchor_of(workload), *epilogue))
+    group = Group(KERNEL, tuple(values), ("y",), (anchor_of(workload), *epilogue))
     group = apply_decision(group, workload, Decision(algorithm, config, "", ()))
     values["y"] = Value("y", workload.output, _result(workload))
     return Graph(values, (group,), tuple(inputs), ("y",))
@@ -140,47 +140,36 @@ def behind_convolution(graph: Graph, target: Target, num_threads: int) -> Graph:
     return graph.with_groups([apply_decision(before, workload, decision), group])
 
 
-def build_one(
-    workload: Workload,
-    algorithm: str,
-    config: Any,
-    target: Target,
-    num_threads: int,
-    cache: Cache,
-    folder: Path,
-    name: str,
-) -> OneKernel:
-    """Builds as the compiler does; what `cache` has is not compiled again. Raises whatever scheduling and code
-    generation raise where the configuration does not fit."""
-    graph = behind_convolution(graph_of(workload, algorithm, config), target, num_threads)
-    graph = place_concats(assign_layouts(graph, target.lanes_f32))
-    placement = Placement(graph)
-    groups = [group for group in graph.groups if group.anchor.kind not in NO_KERNEL]
-    lowered = [lower_group(graph, placement, group, target.lanes_f32) for group in groups]
-    objects: dict[str, Path] = {}
-    symbols = []
-    for kernel in lowered:
-        key = kernel_key(kernel, target)
-        symbols.append(f"evo_kernel_{key[:16]}")
-        if key in objects:
-            continue
-        objects[key] = folder / f"{name}.{len(objects)}.o"
-        code = cache.get("kernel", key)
-        if code is None:
-            schedule = schedule_group(kernel, target)
-            build_object(schedule.mod["main"], symbols[-1], target.tvm(), str(objects[key]))
-            cache.put("kernel", key, objects[key].read_bytes())
-        else:
-            objects[key].write_bytes(code)
-    program = plan_program(graph, lowered, symbols)
+def planned(candidate: Candidate, target: Target, num_threads: int) -> Graph:
+    """The graph of the candidate's kernel, layouts assigned."""
+    if candidate.graph is not None:
+        return candidate.graph
+    graph = graph_of(candidate.workload, candidate.algorithm, candidate.config)
+    return place_concats(assign_layouts(behind_convolution(graph, target, num_threads), target.lanes_f32))
+
+
+def build_artifact(candidate: Candidate, target: Target, num_threads: int) -> tuple[Artifact, int]:
+    """(a model that computes the candidate's kernel on inputs as they are, the kernel's number in its profile): other
+    kernels bring inputs into its layout, and the result out of it. For boards.
+
+    Raises whatever scheduling and code generation raise where the configuration does not fit.
+    """
+    graph = planned(candidate, target, num_threads)
     inputs, outputs = ([_spec(graph.values[n]) for n in some] for some in (graph.inputs, graph.outputs))
-    main, library, weights = (folder / f"{name}.{ending}" for ending in ("c", "so", "weights"))
-    main.write_text(emit_c(program, target.triple, inputs, outputs, len(lowered)))
-    link_library(list(objects.values()), [main, *SUPPORT_SOURCES], library, target.triple, cache)
-    weights.write_bytes(program.weights)
-    number = next(i for i, kernel in enumerate(lowered) if kernel.group.name == "kernel")
-    dtypes = tuple(spec.dtype for spec in (*inputs, *outputs))
-    return OneKernel(str(library), str(weights), number, dtypes)
+    built = build(graph, target, inputs, outputs, lambda text, done, total: None)
+    manifest = Manifest(
+        evo_tvm=version("evo_tvm"),
+        tvm=version("apache-tvm"),
+        target=TargetInfo(target.name, target.triple, target.cpu, tuple(target.required_features)),
+        num_threads=num_threads,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        arena_bytes=built.program.arena_bytes,
+        kernels=built.kernels,
+        prepared_bytes=built.program.prepared_bytes,
+    )
+    names = [group.name for group in graph.groups if group.anchor.kind not in NO_KERNEL]
+    return Artifact(manifest, built.library, bytes(built.program.weights)), names.index(KERNEL)
 
 
 def _spec(value: Value) -> TensorSpec:

@@ -1,221 +1,199 @@
-"""Random search: of each workload and algorithm the default, random configurations, then neighbours of the best."""
+"""The search over all workloads: they take turns, and what one is built of is built while another is timed."""
 
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from evo_tvm.algorithms import ALGORITHMS, Algorithm
-from evo_tvm.decide import config_fields, config_text
+from evo_tvm.algorithms import ALGORITHMS
+from evo_tvm.decide import config_fields
 from evo_tvm.errors import UsageError
 from evo_tvm.runtime import cpu
 from evo_tvm.target import Target
 from evo_tvm.tune.folders import log_name
+from evo_tvm.tune.guide import Guide
 from evo_tvm.tune.log import Record, append, check_writable, read_records
-from evo_tvm.tune.measure import Candidate, Effort, Measurer, Result
+from evo_tvm.tune.measure import Effort, Job, Measurer, Result, Results
+from evo_tvm.tune.one_kernel import Candidate
 from evo_tvm.tune.revision import revision_of
+from evo_tvm.tune.space import FINALISTS, Space, Tuned
 from evo_tvm.workload import Workload
 
+#: (what was found, done, total)
 Progress = Callable[[str, int, int], None]
 
 #: Kernels that are built, and then timed beside each other, at a time; and the memory that their weights may take.
-_BATCH, _BATCH_BYTES = 12, 1 << 30
+_BATCH, _BATCH_BYTES = 8, 1 << 30
+#: Jobs of one workload that may be under way: what is learnt of the first comes too late for the second.
+_UNDER_WAY = 2
 #: How many bytes a kernel may make of one byte of weights: Winograd's F(4, 3), and what it is made of.
 _GROWTH = 5
-#: The share of the trials that is random; the others are neighbours of the best.
-_RANDOM_SHARE = 0.6
-#: An algorithm whose best is so many times slower than another's is given up after so many trials, or a quarter.
-_HOPELESS, _FAIR_TRIALS = 1.5, 8
-#: So many of each algorithm are measured again, longer, beside those of the other algorithms.
-_FINALISTS = 3
+_EFFORT = Effort(min_rounds=5, max_rounds=8, seconds_each=0.01)
 _FINAL_EFFORT = Effort(min_rounds=10, max_rounds=40, seconds_each=0.1)
 #: What that takes, compared with measuring a configuration for the first time.
 _FINAL_COST = 0.7
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """What was found for one workload and algorithm; times in milliseconds, None where it could not be measured.
+class AnyMeasurer(Protocol):
+    """What the search needs of `Measurer`; another may measure on a board.
 
-    trials: configurations that the log has by now, failures among them.
+    metric: what its figures are, see `Record`. provenance: of its figures.
     """
 
-    workload: Workload
-    algorithm: str
-    default_ms: float | None
-    best_ms: float | None
-    config: str
-    trials: int
-    failures: int
+    metric: str
+    provenance: dict[str, Any]
+
+    def run(self, propose: Callable[[], Job | None]) -> Iterator[tuple[Job, Results]]:
+        """See `Measurer.run`."""
+
+    def known(self, workload: Workload) -> bool:
+        """See `Measurer.known`."""
+
+
+@dataclass
+class _Task:
+    """A workload with all the algorithms that fit."""
+
+    spaces: list[Space]
+    under_way: int = 0
 
     @property
-    def speed_up(self) -> float | None:
-        """How many times faster the best is than the default."""
-        return self.default_ms / self.best_ms if self.default_ms and self.best_ms else None
+    def workload(self) -> Workload:
+        return self.spaces[0].workload
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain data for `--json`."""
-        return {
-            "workload": self.workload.key,
-            "algorithm": self.algorithm,
-            "default_ms": self.default_ms,
-            "best_ms": self.best_ms,
-            "speed_up": self.speed_up,
-            "config": self.config,
-            "trials": self.trials,
-            "failures": self.failures,
-        }
+    def pick(self) -> list[tuple[Space, Any]]:
+        """The next configurations: first the default of each algorithm, then shares of a batch."""
+        fastest = min(ms for space in self.spaces for ms in (*space.measured.values(), float("inf")))
+        running = [space for space in self.spaces if space.left and not space.hopeless(fastest)]
+        begun = all(space.measured for space in self.spaces)
+        share = max(1, batch_size(self.workload) // max(1, len(running))) if begun else 1
+        return [(space, config) for space in running for config in space.next(share)]
 
-
-class _Space:
-    """The configurations of one algorithm for one workload: which were measured, and which to try next."""
-
-    def __init__(self, workload: Workload, algorithm: Algorithm, target: Target, threads: int, trials: int, seed: int):
-        self.workload, self.algorithm = workload, algorithm
-        self.default = algorithm.default(workload, target, threads)
-        self.all = dict.fromkeys([self.default, *algorithm.space(workload, target, threads)])
-        self.trials = min(trials, len(self.all))
-        self.measured: dict[Any, float] = {}
-        self.final: dict[Any, float] = {}
-        self.fresh = False  # whether there are measurements later than the final ones
-        self._order = list(self.all)[1:]
-        random.Random(f"{seed} {workload.key} {algorithm.name}").shuffle(self._order)
-        self._order.insert(0, self.default)
-
-    def take(self, config: Any, latency_ms: float, final: bool) -> None:
-        """Notes a measurement; infinity is a failure."""
-        found = self.final if final else self.measured
-        found[config] = min(latency_ms, found.get(config, float("inf")))
-        self.fresh = not final
-
-    @property
-    def left(self) -> int:
-        return max(0, self.trials - len(self.measured))
-
-    def next(self, count: int) -> list[Any]:
-        """At most `count` configurations that were not measured; the best ones' neighbours once it is their turn."""
-        count = min(count, self.left)
-        found: list[Any] = []
-        if len(self.measured) >= self.trials * _RANDOM_SHARE:
-            for best in self.best(_FINALISTS):
-                found += [c for c in self._order if _is_neighbour(c, best) and c not in self.measured]
-                if len(found) >= count:
-                    break
-        found += [c for c in self._order if c not in self.measured]
-        return list(dict.fromkeys(found))[:count]
-
-    def hopeless(self, fastest_ms: float) -> bool:
-        """Whether enough was tried to see that another algorithm, whose best is `fastest_ms`, stays ahead."""
-        best = min(self.measured.values(), default=0.0)
-        return len(self.measured) >= max(_FAIR_TRIALS, self.trials // 4) and best > _HOPELESS * fastest_ms
-
-    def best(self, count: int) -> list[Any]:
-        """The fastest of those that work."""
-        working = [config for config, ms in self.measured.items() if ms < float("inf")]
-        return sorted(working, key=self.measured.__getitem__)[:count]
-
-    def finalists(self) -> list[Any]:
-        """The best, the default, the next best: what to measure again, the most important first."""
-        best = self.best(_FINALISTS)
-        default = [self.default] if self.measured.get(self.default, float("inf")) < float("inf") else []
-        return list(dict.fromkeys([*best[:1], *default, *best[1:]]))
-
-    def tuned(self) -> Tuned:
-        """What was found; the times of the last measurement, where there is one."""
-        final = {config: ms for config, ms in self.final.items() if ms < float("inf")}
-        times = final or {config: ms for config, ms in self.measured.items() if ms < float("inf")}
-        best = min(times, key=times.__getitem__, default=None)
-        return Tuned(
-            self.workload,
-            self.algorithm.name,
-            times.get(self.default),  # None where that was measured at another time: the two do not compare
-            None if best is None else times[best],
-            config_text(best),
-            len(self.measured),
-            sum(ms == float("inf") for ms in self.measured.values()),
-        )
-
-
-def _is_neighbour(a: Any, b: Any) -> bool:
-    """Whether they differ in one field."""
-    fields, others = config_fields(a), config_fields(b)
-    return len([name for name in fields if fields[name] != others[name]]) == 1
+    def finalists(self) -> list[list[tuple[Space, Any]]]:
+        """The best of each algorithm, then its default and the next best while memory allows for them, in batches
+        that are measured beside each other."""
+        ranked = [space.finalists() for space in self.spaces]
+        order = [(s, c[k]) for k in range(FINALISTS + 1) for s, c in zip(self.spaces, ranked, strict=True) if c[k:]]
+        least = sum(bool(finalists) for finalists in ranked)
+        limit = batch_size(self.workload, 3 * _BATCH)
+        picked = order[: max(least, limit)]
+        return [picked[start : start + limit] for start in range(0, len(picked), limit)]
 
 
 class _Tuner:
     def __init__(
-        self, target: Target, threads: int, folder: Path, measurer: Measurer, progress: Progress, total: int
+        self,
+        tasks: Sequence[_Task],
+        target: Target,
+        threads: int,
+        folder: Path,
+        measurer: AnyMeasurer,
+        guide: Guide,
+        progress: Progress,
+        until: float,
     ) -> None:
-        self.target, self.threads, self.folder, self.measurer = target, threads, folder, measurer
-        self.progress, self.total, self.done, self.spent_s = progress, total, 0, 0.0
-        self.provenance = {
-            "evo_tvm": version("evo_tvm"),
-            "tvm": version("apache-tvm"),
-            "cpu": cpu.model(),
-            "cores": cpu.usable_cores(),
-        }
+        self.tasks, self.target, self.threads, self.folder = list(tasks), target, threads, folder
+        self.measurer, self.guide, self.progress, self.until = measurer, guide, progress, until
+        self.total = sum(space.left for task in tasks for space in task.spaces)
+        self.done, self.begin = 0, time.monotonic()
+        self._waiting = list(tasks)  # in turn
+        self._open: dict[int, tuple[_Task, list[tuple[Space, Any] | None], bool]] = {}
+        self._finals: list[tuple[_Task, list[tuple[Space, Any]]]] = []
 
-    def turn(self, spaces: Sequence[_Space]) -> bool:
-        """Measures the next configurations of one workload; False where there are none left."""
-        fastest = min(ms for space in spaces for ms in (*space.measured.values(), float("inf")))
-        open_spaces = [space for space in spaces if space.left and not space.hopeless(fastest)]
-        begun = all(space.measured for space in spaces)  # first the defaults of all workloads
-        share = max(1, _batch(spaces[0].workload) // max(1, len(open_spaces))) if begun else 1
-        picked = [(space, config) for space in open_spaces for config in space.next(share)]
-        if picked:
-            begin = time.monotonic()
-            self._measure(picked, None)
-            self.spent_s += time.monotonic() - begin
-            self.done += len(picked)
-            self.progress(_status(spaces), self.done, self.total)
-        return bool(picked)
+    def run(self) -> None:
+        for job, results in self.measurer.run(self.propose):
+            self.take(job, results[self.threads])
 
-    def finish(self, spaces: Sequence[_Space]) -> None:
-        """Measures the best of each algorithm again, then its default and the next best while memory allows for them,
-        all beside each other."""
-        ranked = [space.finalists() for space in spaces]
-        order = [(space, c[k]) for k in range(_FINALISTS + 1) for space, c in zip(spaces, ranked, strict=True) if c[k:]]
-        least = sum(bool(finalists) for finalists in ranked)
-        limit = _batch(spaces[0].workload, 2 * _BATCH)
-        picked = order[: max(least, limit)]
-        for start in range(0, len(picked), limit):
-            self._measure(picked[start : start + limit], _FINAL_EFFORT)
-        self.progress(_status(spaces), self.done, self.total)
+    def propose(self) -> Job | None:
+        """The next job: of the workload whose turn it is; at the end of each its finalists."""
+        for task in list(self._waiting):
+            if task.under_way >= _UNDER_WAY or (task.under_way and not all(s.measured for s in task.spaces)):
+                continue
+            self._waiting.remove(task)
+            picked = [] if self._late() else task.pick()
+            if picked:
+                self._waiting.append(task)
+                return self._job(task, picked, final=False)
+            if task.under_way:
+                self._waiting.append(task)
+            elif any(space.fresh for space in task.spaces):
+                self._finals += [(task, batch) for batch in task.finalists()]
+        if self._finals:
+            task, batch = self._finals.pop(0)
+            return self._job(task, batch, final=True)
+        return None
 
-    def final_seconds(self, tasks: Sequence[Sequence[_Space]]) -> float:
-        """How long `finish` will take, by what measuring has taken so far."""
-        count = sum(len(space.finalists()) for spaces in tasks for space in spaces if space.fresh)
-        return count * _FINAL_COST * self.spent_s / max(1, self.done)
+    def _late(self) -> bool:
+        """Whether what is left of the time goes to the finals."""
+        spent = (time.monotonic() - self.begin) / max(1, self.done)
+        count = sum(len(space.finalists()) for task in self.tasks for space in task.spaces if space.fresh)
+        return time.monotonic() + count * _FINAL_COST * spent > self.until
 
-    def _measure(self, picked: Sequence[tuple[_Space, Any]], effort: Effort | None) -> None:
-        candidates = [Candidate(space.algorithm.name, config) for space, config in picked]
-        workload = picked[0][0].workload
-        for (space, config), result in zip(picked, self.measurer.measure(workload, candidates, effort), strict=True):
-            record = self._record(space, config, result, effort is not None)
+    def _job(self, task: _Task, picked: Sequence[tuple[Space, Any]], final: bool) -> Job:
+        candidates = [Candidate(task.workload, space.algorithm.name, config) for space, config in picked]
+        whose: list[tuple[Space, Any] | None] = list(picked)
+        skip: frozenset[int] = frozenset()
+        first = task.spaces[0]
+        if not self.measurer.known(task.workload) and first.default in first.measured:
+            candidates.insert(0, Candidate(task.workload, first.algorithm.name, first.default))
+            whose.insert(0, None)  # it only says what is correct
+            skip = frozenset({0})
+        task.under_way += 1
+        job = Job(tuple(candidates), (self.threads,), _FINAL_EFFORT if final else _EFFORT, skip)
+        self._open[id(job)] = task, whose, final
+        return job
+
+    def take(self, job: Job, results: dict[int, Result]) -> None:
+        """Logs what was measured, and learns from it."""
+        task, whose, final = self._open.pop(id(job))
+        task.under_way -= 1
+        points, values = [], []
+        for number, (candidate, owner) in enumerate(zip(job.candidates, whose, strict=True)):
+            if owner is None:
+                continue
+            space, config = owner
+            record = self._record(candidate, results[number], final)
             append(self.folder, record)
-            space.take(config, record.latency_ms, effort is not None)
+            space.take(config, record.latency_ms, final)
+            points.append((candidate.workload, candidate.algorithm, config))
+            values.append(record.latency_ms)
+        if not final:
+            self.guide.add(points, values)
+            self.done += len(points)
+        self.progress(self._status(task), self.done, self.total)
 
-    def _record(self, space: _Space, config: Any, result: Result, final: bool) -> Record:
-        operator, name = space.workload.operator, space.algorithm.name
+    def _record(self, candidate: Candidate, result: Result, final: bool) -> Record:
+        operator, name = candidate.workload.operator, candidate.algorithm
+        slow = {"slowness": round(result.slowness, 2)} if result.slowness > 1 else {}
         date = datetime.now(UTC).isoformat(timespec="seconds")
         return Record(
-            space.workload,
+            candidate.workload,
             log_name(self.target),
             name,
-            config_fields(config),
+            config_fields(candidate.config),
             revision_of(self.target.isa, operator, name),
             result.samples_ms,
             result.error,
+            measured=self.measurer.metric,
             threads=self.threads,
-            provenance={**self.provenance, "date": date, **({"final": True} if final else {})},
+            provenance={**self.measurer.provenance, "date": date, **({"final": True} if final else {}), **slow},
         )
+
+    def _status(self, task: _Task) -> str:
+        """ "conv2d 1x64x56x56 64x64x3x3: winograd4 0.73 ms, 12 min left" """
+        times = {s.algorithm.name: min(s.measured.values(), default=float("inf")) for s in task.spaces}
+        best = min(times, key=times.__getitem__)
+        shapes = " ".join("x".join(map(str, shape)) for shape in task.workload.shapes)
+        unit = {"time": "ms", "instructions": "thousand instructions"}.get(self.measurer.metric, "emulated ms")
+        left = (time.monotonic() - self.begin) * (self.total - self.done) / max(1, self.done)
+        left = min(left, max(0.0, self.until - time.monotonic()))
+        return f"{task.workload.operator} {shapes}: {best} {times[best]:.3g} {unit}, {_duration(left)} left"
 
 
 def search(
@@ -228,79 +206,80 @@ def search(
     algorithms: Sequence[str] = (),
     seed: int = 0,
     progress: Progress | None = None,
+    measurer: AbstractContextManager[AnyMeasurer] | None = None,
 ) -> tuple[Tuned, ...]:
-    """Measures up to `trials` configurations of each workload and algorithm on this machine; each goes into the log
-    in `folder` at once, and what is there already is not measured again.
+    """Measures up to `trials` configurations of each workload and algorithm; each goes into the log in `folder` at
+    once, and what is there already is not measured again.
 
     seconds: stop about then; all workloads get their share. algorithms: these alone. seed: of the random choice.
+    measurer: in place of this machine's.
 
     Raises UsageError: an algorithm that does not exist, a log that cannot be written, a target that is not this
     machine.
     """
     begin = time.monotonic()
-    _check(target, algorithms)
+    _check(algorithms)
+    if measurer is None:
+        _check_machine(target)
     check_writable(folder, log_name(target))
+    guide = Guide(target, num_threads)
     tasks = []
     for workload in dict.fromkeys(workloads):
         spaces = [
-            _Space(workload, algorithm, target, num_threads, trials, seed)
+            Space(workload, algorithm, target, num_threads, trials, seed, guide)
             for name, algorithm in ALGORITHMS.get(workload.operator, {}).items()
             if (not algorithms or name in algorithms) and algorithm.refusal(workload, target) is None
         ]
         if spaces:
-            tasks.append(spaces)
-    _recall(tasks, folder, log_name(target), num_threads)
-    total = sum(space.left for spaces in tasks for space in spaces)
-    with Measurer(target, num_threads) as measurer:
-        tuner = _Tuner(target, num_threads, folder, measurer, progress or (lambda text, done, total: None), total)
-        waiting = list(range(len(tasks)))
-        while waiting:
-            for number in list(waiting):
-                if seconds is not None and time.monotonic() - begin + tuner.final_seconds(tasks) > seconds:
-                    waiting.clear()
-                    break
-                if not tuner.turn(tasks[number]):
-                    waiting.remove(number)
-        for spaces in tasks:
-            if any(space.fresh for space in spaces):
-                tuner.finish(spaces)
-    return tuple(space.tuned() for spaces in tasks for space in spaces if space.measured)
+            tasks.append(_Task(spaces))
+    until = math.inf if seconds is None else begin + seconds
+    with measurer or Measurer(target) as opened:
+        _recall(tasks, folder, log_name(target), num_threads, opened.metric, guide)
+        silent: Progress = lambda text, done, total: None  # noqa: E731
+        _Tuner(tasks, target, num_threads, folder, opened, guide, progress or silent, until).run()
+    return tuple(space.tuned() for task in tasks for space in task.spaces if space.measured)
 
 
-def _recall(tasks: Sequence[Sequence[_Space]], folder: Path, target: str, threads: int) -> None:
-    """Takes what the log has of these workloads, unless it is stale."""
-    spaces = {(space.workload.key, space.algorithm.name): space for spaces in tasks for space in spaces}
+def _recall(tasks: Sequence[_Task], folder: Path, target: str, threads: int, metric: str, guide: Guide) -> None:
+    """Takes what the log has of these workloads, unless it is stale; of others the guide learns."""
+    spaces = {(space.workload.key, space.algorithm.name): space for task in tasks for space in task.spaces}
+    points, values = [], []
     for record in read_records(folder, target):
+        algorithm = ALGORITHMS.get(record.workload.operator, {}).get(record.algorithm)
+        if record.threads != threads or record.measured != metric or record.stale or algorithm is None:
+            continue
+        config, final = algorithm.config_type(**record.config), bool(record.provenance.get("final"))
         space = spaces.get((record.workload.key, record.algorithm))
-        if space is not None and record.threads == threads and record.measured == "time" and not record.stale:
-            config = space.algorithm.config_type(**record.config)
-            space.take(config, record.latency_ms, bool(record.provenance.get("final")))
+        if space is not None:
+            space.take(config, record.latency_ms, final)
+        if not final:
+            points.append((record.workload, record.algorithm, config))
+            values.append(record.latency_ms)
+    guide.add(points, values)
 
 
-def _check(target: Target, algorithms: Sequence[str]) -> None:
+def _check(algorithms: Sequence[str]) -> None:
     known = sorted({name for named in ALGORITHMS.values() for name in named})
     for name in algorithms:
         if name not in known:
             raise UsageError(f"unknown algorithm {name}", where="--algorithm", hint=f"Known: {', '.join(known)}.")
+
+
+def _check_machine(target: Target) -> None:
     missing = [feature for feature in target.required_features if feature not in cpu.features()]
     if target.arch != cpu.arch() or missing:
         raise UsageError(
             f"this machine ({cpu.model()}) cannot run kernels for {target.name}",
             where="--target",
-            hint="Tune on the machine that the model is for, with --target host.",
+            hint="Tune on the machine that the model is for, with --target host, or on a board, with --rpc.",
         )
 
 
-def _batch(workload: Workload, most: int = _BATCH) -> int:
+def batch_size(workload: Workload, most: int = _BATCH) -> int:
     """How many kernels of the workload to have at a time."""
     weights = sum(4 * math.prod(shape) for shape in workload.shapes[1:])
     return max(1, min(most, _BATCH_BYTES // max(1, _GROWTH * weights)))
 
 
-def _status(spaces: Sequence[_Space]) -> str:
-    """ "conv2d 1x64x56x56 64x64x3x3: winograd4 0.73 ms" """
-    workload = spaces[0].workload
-    times = {s.algorithm.name: min(s.measured.values(), default=float("inf")) for s in spaces}
-    best = min(times, key=times.__getitem__)
-    shapes = " ".join("x".join(map(str, shape)) for shape in workload.shapes)
-    return f"{workload.operator} {shapes}: {best} {times[best]:.3g} ms"
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

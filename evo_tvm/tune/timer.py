@@ -1,145 +1,279 @@
 """The process that times kernels: a crash or a hang is its own. It imports no compiler.
 
-It reads one request a line and answers each with a line, both JSON. A request has `kernels` (the fields of
-`OneKernel`), `threads`, `evict_bytes`, `min_rounds`, `max_rounds`, `seconds`, `reference` (a file) and `tolerance`. All
-kernels run in turn, round after round, so that what disturbs the machine hits all alike. Weights are cold, as in a
-whole model: each has so many copies, used in turn, that a round trip through all exceeds the last cache, or one for
-each round. The input is warm: the kernel before the one that is timed has just written it. A sample during which
-another process had the core does not count while there are others.
+It reads one request a line and answers each with a line, both JSON. A request is a `Batch` of
+`evo_tvm.tune.build_batch`, with `threads` (numbers of them, to be timed one after the other), `evict_bytes`,
+`min_rounds`, `max_rounds`, `seconds` (for all), `references` (for each kernel the file that says what is correct) and
+`tolerances`, and `skip`, kernels that run once, for the sake of their result. All kernels run in turn, round after
+round, so that what disturbs the machine hits all alike. Weights are cold, as in a whole model: between two rounds as
+much memory is written as empties the caches. What a kernel reads and writes is warm: the kernel before it would have
+just written it. A sample during which another process had the core, or the machine was slow, does not count while there
+are others.
 """
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
+import fcntl
 import json
 import math
+import mmap
+import os
 import resource
 import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evo_tvm.errors import EvoError
-from evo_tvm.runtime.library import Library, run_error
+from evo_tvm.runtime.library import run_error
 from evo_tvm.runtime.tensors import address, aligned_bytes
 
+#: In place of a candidate's number: others measure, and this process waits for them.
+WAITING = -1
 _PR_SET_PDEATHSIG = 1
-#: How often a call is repeated while others take the core from it.
-_ATTEMPTS = 4
-#: A process that has slept gets the core for longer.
-_PAUSE_S = 0.003
+_MOST_ARGUMENTS = 24
+#: Rounds that may be added while there are too few samples of quick moments.
+_PATIENCE = 2
+#: How often the fixed work runs to know its shortest time, and up to which multiple of that the machine counts as
+#: quick: wide vectors make the clock slower by up to 1.3, another that shares the core by 1.4 and more.
+_REFERENCE_RUNS, _QUICK = 5000, 1.36
+#: How long a quick moment is waited for before each call.
+_WAIT_S = 0.005
 
 
-class _Kernel:
+class _Batch:
     """A loaded library with its memory."""
 
-    def __init__(self, library: str, weights: str, kernel: int, dtypes: Sequence[str], threads: int) -> None:
-        self.kernel = kernel
-        self.library = Library(Path(library).read_bytes(), library)
-        data = Path(weights).read_bytes()
-        self.weights = [_copy(np.frombuffer(data, np.uint8))]
-        self.prepared = [aligned_bytes(self.library.prepared_bytes)]
-        self.arena = aligned_bytes(self.library.arena_bytes)
-        self.pool = self.library.make_pool(threads)
-        self._check(self.library.prepare(self.pool, address(self.weights[0]), address(self.prepared[0])))
-        count = self.library.num_inputs
-        self.tensors = [aligned_bytes(size) for size in self.library.tensor_bytes]
-        for i, tensor in enumerate(self.tensors[:count]):
-            random = np.random.default_rng(i)
-            if dtypes[i] == "float32":
-                tensor.view(np.float32)[:] = random.standard_normal(tensor.size // 4, np.float32)
-            else:
-                tensor[:] = random.integers(0, 256, tensor.size)
-        self.dtype = dtypes[-1]
-        self.inputs = (ctypes.c_void_p * count)(*map(address, self.tensors[:count]))
-        self.outputs = (ctypes.c_void_p * 1)(address(self.tensors[-1]))
-        self.ticks = np.zeros(self.library.num_kernels + 1, np.uint64)
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self.request = request
+        self.library = ctypes.CDLL(request["library"])
+        self.library.evo_pool_create.restype = ctypes.c_void_p
+        self.library.evo_time.argtypes = [ctypes.c_void_p] * 4
+        self.library.evo_touch.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self.library.evo_touch.restype = None
+        self.library.evo_fixed_work.restype = ctypes.c_uint64
+        data = Path(request["data"]).read_bytes()
+        self.buffers = [_filled(data, size, at) for size, at in request["buffers"]]
+        self.kernels = [_Kernel(self, fields) for fields in request["kernels"]]
+        self._evict = np.frombuffer(mmap.mmap(-1, request["evict_bytes"]), np.uint8)
 
-    @property
-    def bytes(self) -> int:
-        return self.weights[0].nbytes + self.prepared[0].nbytes
+    def touch(self, data: np.ndarray) -> None:
+        self.library.evo_touch(address(data), data.nbytes)
 
-    def multiply(self, copies: int) -> None:
-        """Has so many copies of the weights."""
-        self.weights += [_copy(self.weights[0]) for _ in range(copies - 1)]
-        self.prepared += [_copy(self.prepared[0]) for _ in range(copies - 1)]
+    def evict(self) -> None:
+        """Writes more than the caches hold."""
+        self.touch(self._evict)
 
-    def run(self, call: int) -> float:
-        """The time of the kernel, in milliseconds, in call number `call`."""
-        memory = address(self.weights[call % len(self.weights)]), address(self.prepared[call % len(self.prepared)])
-        ticks = self.ticks
-        self._check(
-            self.library.run(self.pool, self.inputs, self.outputs, *memory, address(self.arena), address(ticks))
-        )
-        return float(int(ticks[self.kernel + 1]) - int(ticks[self.kernel])) / 1e6
+    def make_pool(self, threads: int) -> int:
+        pool = self.library.evo_pool_create(threads)
+        if not pool:
+            raise EvoError(f"the system cannot give {threads} threads")
+        return int(pool)
 
-    @property
-    def result(self) -> np.ndarray:
-        return self.tensors[-1].view(self.dtype)
+    def destroy_pool(self, pool: int) -> None:
+        self.library.evo_pool_destroy(ctypes.c_void_p(pool))
 
     def close(self) -> None:
-        self.library.destroy_pool(self.pool)
-        self.library.close()
-
-    def _check(self, code: int) -> None:
-        if code != 0:
-            raise run_error(code, "kernel")
+        _ctypes.dlclose(self.library._handle)
 
 
-def _copy(data: np.ndarray) -> np.ndarray:
-    made = aligned_bytes(data.size)
-    made[: data.size] = data
+def _filled(data: bytes, size: int, at: int) -> np.ndarray:
+    made = aligned_bytes(size)
+    made[:] = 0 if at < 0 else np.frombuffer(data, np.uint8, size, at)
     return made
 
 
-def answer(request: Mapping[str, Any], here: np.ndarray) -> dict[str, Any]:
-    """{"samples": milliseconds of each kernel, "errors": text of each that failed}, both by its number as text.
+class _Kernel:
+    """One kernel of a batch, ready to be called."""
 
-    here: [number of the kernel that is running, calls so far], for whoever finds this process dead or hanging.
-    """
-    errors: dict[int, str] = {}
-    kernels: dict[int, _Kernel] = {}
+    def __init__(self, batch: _Batch, fields: Mapping[str, Any]) -> None:
+        self.batch, self.number = batch, fields["candidate"]
+        function = ctypes.cast(getattr(batch.library, fields["symbol"]), ctypes.c_void_p)
+        pointers = [address(batch.buffers[buffer]) + offset for buffer, offset in fields["arguments"]]
+        pointers += [0] * (_MOST_ARGUMENTS - len(pointers))
+        self._arguments = (ctypes.c_void_p * _MOST_ARGUMENTS)(*pointers)
+        self._call = (function, ctypes.byref(self._arguments))
+        self._warm = [batch.buffers[buffer] for buffer in fields["warm"]]
+        self._result = fields["result"]
+        self._ns = ctypes.c_uint64()
+
+    def run(self, pool: int) -> float:
+        """Its time in milliseconds. Raises EvoError: it failed."""
+        code = self.batch.library.evo_time(pool, *self._call, ctypes.byref(self._ns))
+        if code != 0:
+            raise run_error(code, "kernel")
+        return self._ns.value / 1e6
+
+    def warm(self) -> None:
+        """What it reads and writes is in the caches then, the input last."""
+        for buffer in self._warm:
+            self.batch.touch(buffer)
+
+    def spoil(self) -> None:
+        """What another kernel left where this one writes its result is gone: as floats these bytes are no numbers."""
+        self.batch.buffers[self._result["buffer"]][:] = 0xFF
+
+    @property
+    def result(self) -> np.ndarray:
+        """What it computed last, in logical order."""
+        place, dtype = self._result, np.dtype(self._result["dtype"])
+        memory = self.batch.buffers[place["buffer"]][place["offset"] :]
+        strides = [stride * dtype.itemsize for stride in place["strides"]]
+        seen: np.ndarray = np.ndarray(place["shape"], dtype, memory.data, 0, strides)
+        if not place["channels"]:
+            return seen
+        n, blocks, height, width, block = seen.shape
+        plain = seen.transpose(0, 1, 4, 2, 3).reshape(n, blocks * block, height, width)
+        return plain[:, : place["channels"]]
+
+
+class _Reference:
+    """Fixed work: how slow the machine is at the moment. What runs beside a virtual machine, or on the other half of
+    its core, halves its speed for some milliseconds, again and again; a sample counts where the fixed work was quick
+    right before and after it."""
+
+    def __init__(self) -> None:
+        self.shortest = math.inf
+
+    def slowness(self, library: ctypes.CDLL) -> float:
+        """The time that the fixed work takes now, in parts of the shortest that it ever took."""
+        if math.isinf(self.shortest):
+            self.shortest = min(library.evo_fixed_work() for _ in range(_REFERENCE_RUNS))
+        spent = library.evo_fixed_work()
+        self.shortest = min(self.shortest, spent)
+        return float(spent / self.shortest)
+
+    def wait(self, library: ctypes.CDLL) -> float:
+        """Waits for a quick moment, but not for long. Returns how slow it is then."""
+        until = time.perf_counter() + _WAIT_S
+        while (slowness := self.slowness(library)) > _QUICK and time.perf_counter() < until:
+            pass
+        return slowness
+
+
+@contextmanager
+def _held(library: ctypes.CDLL, cores: Sequence[int]) -> Iterator[None]:
+    """Nobody else runs on these cores: a thread of this process's priority has each, and does nothing there."""
+    go_on = ctypes.c_int32(1)
+
+    def hold(core: int) -> None:
+        os.sched_setaffinity(0, {core})
+        library.evo_hold(ctypes.byref(go_on))
+
+    threads = [threading.Thread(target=hold, args=(core,)) for core in cores]
+    for thread in threads:
+        thread.start()
     try:
-        for i, (library, weights, kernel, dtypes) in enumerate(request["kernels"]):
-            here[:] = i, here[1] + 1
-            try:
-                kernels[i] = _Kernel(library, weights, kernel, dtypes, request["threads"])
-                kernels[i].run(0)
-                _compare(kernels[i].result, Path(request["reference"]), request["tolerance"])
-            except EvoError as error:
-                errors[i] = str(error)
-            except Exception as error:
-                errors[i] = f"{type(error).__name__}: {error}"
-        running = {i: kernel for i, kernel in kernels.items() if i not in errors}
-        whole = max(1, sum(kernel.bytes for kernel in running.values()))
-        for kernel in running.values():
-            kernel.multiply(min(request["max_rounds"], math.ceil(request["evict_bytes"] / whole)))
-        np.ones(request["evict_bytes"] // 8).sum()  # the copies were just written: out of the cache with them
-        samples: dict[int, list[float]] = {i: [] for i in running}
-        disturbed: dict[int, list[float]] = {i: [] for i in running}
-        begin = time.perf_counter()
-        for call in range(1, request["max_rounds"] + 1):
-            for i, kernel in running.items():
-                for attempt in range(_ATTEMPTS):
-                    time.sleep(attempt * _PAUSE_S)
-                    here[:] = i, here[1] + 1
-                    before = _preempted()
-                    sample = kernel.run(call + attempt)
-                    if _preempted() == before:
-                        samples[i].append(sample)
-                        break
-                    disturbed[i].append(sample)
-            if call >= request["min_rounds"] and time.perf_counter() - begin >= request["seconds"]:
-                break
-        return {"samples": {i: samples[i] or disturbed[i] for i in running}, "errors": errors}
+        yield
     finally:
-        for kernel in kernels.values():
-            kernel.close()
+        go_on.value = 0
+        for thread in threads:
+            thread.join()
+
+
+class _Timing:
+    """The samples of one kernel, in milliseconds: those of quick moments, and others, of which each has the slowness of
+    the machine beside it."""
+
+    def __init__(self) -> None:
+        self.quick: list[float] = []
+        self._slow: list[tuple[float, float]] = []
+        self._preempted: list[float] = []
+
+    def add(self, sample: float, slowness: float, preempted: bool) -> None:
+        if preempted:
+            self._preempted.append(sample)
+        elif slowness <= _QUICK:
+            self.quick.append(sample)
+        else:
+            self._slow.append((sample, slowness))
+
+    @property
+    def samples(self) -> list[float]:
+        """The best there are."""
+        return self.quick or [sample for sample, _ in self._slow] or self._preempted
+
+    @property
+    def slowness(self) -> float:
+        """Of the machine at the shortest of `samples`: 1 at a quick moment."""
+        return 1.0 if self.quick or not self._slow else min(self._slow)[1]
+
+
+def answer(request: Mapping[str, Any], here: np.ndarray, reference: _Reference) -> dict[str, Any]:
+    """{"errors": text of each kernel that failed, by its candidate's number as text, "timed": for each number of
+    threads {"samples": milliseconds of each kernel, "slowness": of the machine at the shortest of them}}.
+
+    here: [number of the candidate that is running, or `WAITING`; calls so far], for whoever finds this process dead or
+    hanging.
+    """
+    batch = _Batch(request)
+    try:
+        here[1] += 1
+        errors: dict[int, str] = {}
+        running = [kernel for kernel in batch.kernels if _works(kernel, request, here, errors)]
+        running = [kernel for kernel in running if kernel.number not in request["skip"]]
+        timed = {threads: _time(batch, running, threads, here, reference) for threads in request["threads"]}
+        return {"errors": errors, "timed": timed}
+    finally:
+        batch.close()
+
+
+def _works(kernel: _Kernel, request: Mapping[str, Any], here: np.ndarray, errors: dict[int, str]) -> bool:
+    """Runs it once, on one thread, and looks at its result."""
+    here[:] = kernel.number, here[1] + 1
+    try:
+        kernel.spoil()
+        kernel.run(0)
+        number = str(kernel.number)
+        _compare(kernel.result, Path(request["references"][number]), request["tolerances"][number])
+    except EvoError as error:
+        errors[kernel.number] = str(error)
+    except Exception as error:
+        errors[kernel.number] = f"{type(error).__name__}: {error}"
+    return kernel.number not in errors
+
+
+def _time(
+    batch: _Batch, kernels: list[_Kernel], threads: int, here: np.ndarray, reference: _Reference
+) -> dict[str, dict[int, Any]]:
+    request = batch.request
+    timings = {kernel.number: _Timing() for kernel in kernels}
+    if cores := request["cores"][:threads]:
+        os.sched_setaffinity(0, cores)
+    pool = batch.make_pool(threads)
+    with ExitStack() as stack:
+        stack.callback(batch.destroy_pool, pool)
+        stack.enter_context(_held(batch.library, request["cores"][threads:]))
+        begin = time.perf_counter()
+        for call in range(request["max_rounds"] * _PATIENCE):
+            batch.evict()
+            turn = call % max(1, len(kernels))
+            for kernel in (*kernels[turn:], *kernels[:turn]):
+                timing = timings[kernel.number]
+                if len(timing.quick) >= request["max_rounds"]:
+                    continue
+                kernel.warm()
+                slowness = reference.wait(batch.library)
+                here[:] = kernel.number, here[1] + 1
+                before = _preempted()
+                sample = kernel.run(pool)
+                timing.add(sample, max(slowness, reference.slowness(batch.library)), _preempted() != before)
+            least = min((len(timing.quick) for timing in timings.values()), default=0)
+            late = time.perf_counter() - begin >= request["seconds"]
+            enough = call + 1 >= request["max_rounds"] or (late and least >= request["min_rounds"])
+            if least >= request["max_rounds"] or (enough and late):
+                break
+    return {
+        "samples": {number: timing.samples for number, timing in timings.items()},
+        "slowness": {number: timing.slowness for number, timing in timings.items()},
+    }
 
 
 def _preempted() -> int:
@@ -152,19 +286,47 @@ def _compare(result: np.ndarray, reference: Path, tolerance: float) -> None:
     if not reference.exists():
         np.save(reference, result)
         return
+    if math.isinf(tolerance):
+        return
     expected = np.load(reference).astype(np.float64)
-    worst = float(np.max(np.abs(result - expected)) / max(float(np.max(np.abs(expected))), 1e-30))
+    worst = float(
+        np.max(np.abs(result.reshape(expected.shape) - expected)) / max(float(np.max(np.abs(expected))), 1e-30)
+    )
     if not worst <= tolerance:
         raise EvoError(f"its result is wrong by {worst:.2g} of the largest value")
 
 
+def _settle(priority: Mapping[str, Any]) -> None:
+    if priority["cores"]:
+        os.sched_setaffinity(0, priority["cores"][:1])
+    if priority["realtime"]:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority["realtime"]))
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Nobody else who asks for it has the file locked meanwhile."""
+    if not path:
+        yield
+        return
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def main() -> None:
-    """Serves until standard input ends. The argument is a file that holds `here`."""
+    """Serves until standard input ends. Arguments: a file that holds `here`, and a `Priority` as JSON."""
     with suppress(OSError, AttributeError):  # ends with its parent, even in a kernel that does not return
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     here = np.memmap(sys.argv[1], np.int64, "r+", shape=(2,))
+    priority = json.loads(sys.argv[2])
+    _settle(priority)
+    reference = _Reference()
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line), here)), flush=True)
+        here[0] = WAITING
+        with _locked(priority["lock"]):
+            answered = answer({**json.loads(line), "cores": priority["cores"]}, here, reference)
+        print(json.dumps(answered), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ can_link() {
 }
 
 set_up() {
-    local python extras=compiler,compare,report,dev wanted
+    local python extras=compiler,compare,report,rpc,dev wanted
     can_link || extras+=,zig
     wanted="$PWD $extras $(cat pyproject.toml setup.py | sha256sum)"
     if [[ -x .venv/bin/python && -f .venv/installed && "$(cat .venv/installed)" == "$wanted" ]] && .venv/bin/python -c ''; then

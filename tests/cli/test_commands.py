@@ -175,8 +175,19 @@ def test_targets_lists_the_host_first_and_shows_one() -> None:
     known = json.loads(invoke("targets", "--json").stdout)
     assert known and invoke("targets").stdout.count("\n") == len(known) + 1
     host = invoke_json("targets", "host")
-    assert known[0] == host | {"name": "host"}
+    assert known[0] | {"name": host["name"]} == {name: host[name] for name in host if name != "register_tile"}
     assert host["cpu"] in invoke("targets", "host").stdout
+
+
+def test_targets_shows_what_follows_from_one() -> None:
+    text = invoke("targets", "raspberrypi4").stdout
+    assert "cortex-a72" in text and "smlal" in text and "1,024 KiB" in text
+    found = invoke_json("targets", "bananapi-f3")
+    assert (found["vector_bits"], found["dot_instruction"], found["lanes_f32"]) == (256, "vwmacc", 8)
+    tile = found["register_tile"]
+    assert tile["channels"] // 8 * tile["rows"] * tile["columns"] <= found["vector_registers"]
+    done = CliRunner().invoke(app, ["targets", "raspberrypi4+sdot"])
+    assert done.exit_code == 2 and "unknown feature 'sdot' of arm\nDid you mean " in done.stderr
 
 
 def test_brackets_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

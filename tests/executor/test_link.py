@@ -14,7 +14,7 @@ import pytest
 
 from evo_tvm.errors import CompileError
 from evo_tvm.executor import link
-from evo_tvm.executor.link import EXPORTS, SUPPORT_SOURCES, link_library
+from evo_tvm.executor.link import EXPORTS, SUPPORT_SOURCES, link_library, link_program
 
 MODEL_C = """
 #include <math.h>
@@ -97,15 +97,70 @@ def test_objects_of_another_compiler_are_linked(source: Path, tmp_path: Path, mo
     _check(tmp_path / "m.so")
 
 
+#: Triple, its number in ELF, and the Debian package that compiles for it.
+MACHINES = [
+    ("x86_64-linux-gnu", 62, "g++-x86-64-linux-gnu"),
+    ("aarch64-linux-gnu", 183, "g++-aarch64-linux-gnu"),
+    ("riscv64-linux-gnu", 243, "g++-riscv64-linux-gnu"),
+    ("armv7a-linux-gnueabihf", 40, "g++-arm-linux-gnueabihf"),
+]
+
+
+def _machine_of(path: Path) -> int:
+    header = path.read_bytes()[:20]
+    assert header[:4] == b"\x7fELF"
+    return int.from_bytes(header[18:20], "little")
+
+
 @needs_zig
-@pytest.mark.parametrize(
-    ("triple", "machine"),
-    [("x86_64-linux-gnu", 62), ("aarch64-linux-gnu", 183), ("riscv64-linux-gnu", 243), ("arm-linux-gnueabihf", 40)],
-)
-def test_for_another_machine(source: Path, tmp_path: Path, triple: str, machine: int) -> None:
+@pytest.mark.parametrize(("triple", "machine", "package"), MACHINES)
+def test_for_another_machine_with_zig(
+    source: Path, tmp_path: Path, triple: str, machine: int, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _only_zig(monkeypatch)
     link_library([], [source, *SUPPORT_SOURCES], tmp_path / "m.so", triple)
-    header = (tmp_path / "m.so").read_bytes()[:20]
-    assert header[:4] == b"\x7fELF" and int.from_bytes(header[18:20], "little") == machine
+    assert _machine_of(tmp_path / "m.so") == machine
+
+
+@pytest.mark.parametrize(("triple", "machine", "package"), MACHINES)
+def test_for_another_machine_with_its_own_compiler(
+    source: Path, tmp_path: Path, triple: str, machine: int, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    if not link._tools(*link._arch_and_abi(triple)):
+        pytest.skip(f"no compiler for {triple}: apt install {package}")
+    link_library([], [source, *SUPPORT_SOURCES], tmp_path / "m.so", triple)
+    assert _machine_of(tmp_path / "m.so") == machine
+
+
+PROGRAM_C = """
+#include <dlfcn.h>
+#include <math.h>
+#include <stdio.h>
+int main(int count, char** arguments) {
+  (void)arguments;
+  return dlopen("none.so", RTLD_NOW) != NULL || printf("%.3f", sqrt(count + 1.0)) < 0;
+}
+"""
+
+
+@needs_cc
+def test_a_program(tmp_path: Path) -> None:
+    (tmp_path / "main.c").write_text(PROGRAM_C)
+    link_program([tmp_path / "main.c"], tmp_path / "main", HOST)
+    assert subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout == "1.414"
+
+
+@needs_zig
+@pytest.mark.slow  # zig builds a C library first
+@pytest.mark.parametrize(("triple", "machine", "package"), MACHINES)
+def test_a_program_with_zig(
+    tmp_path: Path, triple: str, machine: int, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _only_zig(monkeypatch)
+    (tmp_path / "main.c").write_text(PROGRAM_C)
+    link_program([tmp_path / "main.c"], tmp_path / "main", triple)
+    assert _machine_of(tmp_path / "main") == machine
 
 
 @needs_zig
@@ -126,14 +181,28 @@ def test_no_warning_from_the_machines_compiler(tmp_path: Path) -> None:
         subprocess.run(["cc", *flags, str(source), "-o", str(tmp_path / "x.o")], check=True)
 
 
-def test_no_compiler(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("triple", "command"),
+    [
+        *(
+            (triple, f'apt install {package}  or, without root: pip install "evo_tvm[zig]"')
+            for triple, _, package in MACHINES
+        ),
+        ("aarch64-linux-musl", 'pip install "evo_tvm[zig]"'),
+    ],
+)
+def test_no_compiler(source: Path, tmp_path: Path, triple: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _nothing(monkeypatch)
+    monkeypatch.setattr("platform.machine", lambda: "other")
     with pytest.raises(CompileError) as error:
-        link_library([], [source], tmp_path / "m.so", "aarch64-linux-gnu")
-    assert str(error.value) == (
-        "no C compiler for aarch64-linux-gnu to link the model with\n"
-        "Run: pip install ziglang  (or install aarch64-linux-gnu-gcc, or a C compiler for this machine)"
-    )
+        link_library([], [source], tmp_path / "m.so", triple)
+    assert str(error.value) == f"no C compiler for {triple} to link m.so with\nRun: {command}"
+
+
+def test_no_compiler_for_this_machine(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _nothing(monkeypatch)
+    with pytest.raises(CompileError, match=r'Run: apt install g\+\+  or, without root: pip install "evo_tvm\[zig]"$'):
+        link_library([], [source], tmp_path / "m.so", HOST)
 
 
 def test_a_source_that_does_not_compile(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evo_tvm.runtime import cpu
+from evo_tvm.runtime import cpu, vector_length
 
 X86 = """processor : 0
 vendor_id : GenuineIntel
@@ -59,6 +59,32 @@ def test_arm() -> None:
 )
 def test_riscv(isa: str, features: set[str]) -> None:
     assert cpu.features_of("riscv64", {"isa": isa}) == features
+
+
+def test_vector_lengths() -> None:
+    assert cpu.vector_lengths(256) == {"zvl32b", "zvl64b", "zvl128b", "zvl256b", "vlen256"}
+    assert cpu.vector_lengths(0) == frozenset()
+    assert (cpu.named("vlen256"), cpu.named("zba")) == ("vectors of exactly 256 bits", "zba")
+
+
+#: A function that returns 42, as the runtime calls one that reads the width of vectors.
+MACHINE_CODE = {"x86_64": "b8 2a000000 c3", "aarch64": "40058052 c0035fd6", "riscv64": "1305a002 67800000"}
+
+
+@pytest.mark.skipif(cpu.arch() not in MACHINE_CODE, reason=f"no machine code here for {cpu.arch()}")
+def test_machine_code_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = bytes.fromhex(MACHINE_CODE[cpu.arch()])
+    assert vector_length.call(code) == 42
+    monkeypatch.setattr(vector_length, "READ_VLENB", code)
+    assert vector_length.vector_bits() == 8 * 42
+
+
+def test_a_system_that_forbids_to_call_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr("os.memfd_create", forbid)
+    assert vector_length.vector_bits() is None
 
 
 def test_no_cpuinfo() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from evo_tvm.errors import UsageError
 from evo_tvm.target import resolve
 from evo_tvm.tune.folders import log_name, user_folder
 from evo_tvm.tune.log import Log, LogWarning, Record, append, check_writable, log_of, read_file, read_records
+from evo_tvm.tune.summary import write_log
 from evo_tvm.workload import Workload
 from tests.tune.workloads import CONV, DENSE, TARGET, record
 
@@ -59,13 +61,88 @@ def test_what_is_no_measurement_is_skipped_and_named(line: str, tmp_path: Path) 
         assert [found.latency_ms for found in read_file(path)] == [5.0]
 
 
-@pytest.mark.parametrize("change", [{"ms": ["x"]}, {"threads": None}, {"workload": "conv2d"}, {"config": 3}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ms": ["x"]},
+        {"ms": [-1.0]},
+        {"ms": [0.0]},
+        {"ms": [float("nan")]},
+        {"ms": [1e999]},
+        {"threads": None},
+        {"threads": 0},
+        {"workload": "conv2d"},
+        {"output": [1, -32, 9, 7]},
+        {"config": 3},
+        {"measured": "instructions"},
+        {"measured": "guessed"},
+    ],
+)
 def test_a_field_of_the_wrong_kind_is_a_broken_line(change: dict[str, object], tmp_path: Path) -> None:
     fields = {**json.loads(record().to_json()), **change}
+    del fields["check"]
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "x.jsonl").write_text(f"{json.dumps(fields)}\n{record(5.0).to_json()}\n")
     with pytest.warns(LogWarning, match="line 1"):
         assert [r.latency_ms for r in read_records(tmp_path, NAME)] == [5.0]
+
+
+@pytest.mark.parametrize(("old", "new"), [('"ms":[5.0]', '"ms":[0.5]'), ('"threads":1', '"threads":2')])
+def test_a_line_that_was_altered_is_broken(old: str, new: str, tmp_path: Path) -> None:
+    line = record(5.0).to_json()
+    assert old in line
+    (tmp_path / "x.jsonl").write_text(f"{line.replace(old, new)}\n{line}\n")
+    with pytest.warns(LogWarning, match="line 1: not a measurement"):
+        assert [found.latency_ms for found in read_file(tmp_path / "x.jsonl")] == [5.0]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        record(1.0, threads=7, config={"no_such_field": 1}),
+        record(1.0, threads=7, config={"oc_tile": "2"}),
+        record(1.0, threads=7, provenance={"tvm": "0.26.0"}),
+        record(1.0, threads=7, revision="x86.99"),
+        record(1.0, threads=7, target="another"),
+    ],
+    ids=["unknown field", "wrong kind", "another TVM", "changed kernel", "another target"],
+)
+def test_what_does_not_count(changed: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVO_TVM_LOGS", str(tmp_path))
+    (tmp_path / NAME).mkdir()
+    good = record(2.0, threads=7, provenance={"tvm": version("apache-tvm")})
+    (tmp_path / NAME / "spatial_pack.jsonl").write_text(f"{changed.to_json()}\n{good.to_json()}\n")
+    assert log_of(TARGET).best(TARGET, 7, CONV, "spatial_pack") == good
+
+
+def test_instructions_count_where_there_are_no_times() -> None:
+    counted = [
+        record(9.0, measured="instructions", config={"oc_tile": 2}),
+        record(8.0, measured="instructions", algorithm="winograd4"),
+        record(1.0, measured="emulated"),
+    ]
+    assert Log(counted).best(TARGET, 1, CONV, "spatial_pack") == counted[0]
+    timed = Log([*counted, record(50.0, algorithm="im2col")])
+    assert timed.best(TARGET, 1, CONV, "im2col").latency_ms == 50.0  # type: ignore[union-attr]
+    assert timed.best(TARGET, 1, CONV, "spatial_pack") is None, "times and instructions do not compare"
+    fields = json.loads(counted[0].to_json())
+    assert fields["kinstructions"] == [9.0] and "ms" not in fields
+    assert Record.from_json(fields) == counted[0]
+    assert Record.from_json(json.loads(counted[2].to_json())) == counted[2]
+
+
+def test_a_compressed_log_and_one_that_was_cut_short(tmp_path: Path) -> None:
+    records = [record(float(ms), config={"oc_tile": ms}) for ms in range(1, 2000)]
+    path = tmp_path / NAME / "spatial_pack.jsonl.xz"
+    path.parent.mkdir()
+    write_log(path, records)
+    assert list(read_records(tmp_path, NAME)) == records and path.stat().st_size < 50 * len(records)
+    whole = path.read_bytes()
+    for broken in (whole[: len(whole) // 2], whole[: len(whole) // 2] + bytes(len(whole) // 2)):
+        path.write_bytes(broken)
+        with pytest.warns(LogWarning, match=r"spatial_pack\.jsonl\.xz: it is damaged"):
+            found = list(read_records(tmp_path, NAME))
+        assert found == records[: len(found)] and len(found) < len(records)
 
 
 def test_best_by_threads_target_algorithm_and_workload() -> None:
@@ -78,6 +155,7 @@ def test_best_by_threads_target_algorithm_and_workload() -> None:
             record(0.2, algorithm="winograd4"),
             record(0.3, workload=DENSE),
             record(0.01, measured="instructions"),
+            record(0.01, measured="emulated"),
             record((), error="it crashed"),
         ]
     )
@@ -171,5 +249,5 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_line_is_small() -> None:
     samples = tuple(1 / 3 + i for i in range(20))
-    assert len(record(samples).to_json()) < 500
+    assert len(record(samples).to_json()) < 550
     assert Record.from_json(json.loads(record(1 / 3).to_json())).samples_ms == (0.3333,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.executor import link
 from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.target import host
-from evo_tvm.tune import measure, one_kernel
-from evo_tvm.tune.measure import Candidate, Effort, Measurer
-from evo_tvm.tune.one_kernel import behind_convolution, graph_of
+from evo_tvm.tune import build_batch
+from evo_tvm.tune.measure import Effort, Job, Measurer
+from evo_tvm.tune.one_kernel import Candidate, behind_convolution, graph_of
 from evo_tvm.workload import Workload, workload_of
 from tests.tune.workloads import CONV, DENSE, MATMUL, POOL
 
@@ -55,7 +56,7 @@ def candidates(workload: Workload, count: int) -> list[Candidate]:
     algorithm = ALGORITHMS[workload.operator][name]
     configs = dict.fromkeys([algorithm.default(workload, host(), 1), *algorithm.space(workload, host(), 1)])
     assert len(configs) >= count
-    return [Candidate(name, config) for config in list(configs)[:count]]
+    return [Candidate(workload, name, config) for config in list(configs)[:count]]
 
 
 @pytest.fixture
@@ -69,20 +70,22 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], None]:
     """Gives the kernel of one configuration another body."""
 
     def put(config: Any, body: str) -> None:
-        build_one, build_object = measure.build_one, one_kernel.build_object
+        planned, build_object, building = build_batch.planned, build_batch.build_object, []
 
-        def build_c(func: Any, name: str, target: Any, path: str) -> None:
+        def plan(candidate: Candidate, *rest: Any) -> Any:
+            building.append(candidate.config)
+            return planned(candidate, *rest)
+
+        def build(func: Any, name: str, target: Any, path: str) -> None:
+            if building[-1] != config:
+                return build_object(func, name, target, path)
             source = Path(path).with_suffix(".kernel.c")
             source.write_text(f"#include <stdint.h>\nint32_t {name}() {{ {body} return 0; }}\n")
             (tool, *_) = link._tools(host().arch, "gnu")
-            tool.compile(source, Path(path))
+            return tool.compile(source, Path(path))
 
-        def build(workload: Workload, algorithm: str, asked: Any, *rest: Any) -> Any:
-            one_kernel.build_object = build_c if asked == config else build_object
-            return build_one(workload, algorithm, asked, *rest)
-
-        monkeypatch.setattr(measure, "build_one", build)
-        monkeypatch.setattr(one_kernel, "build_object", build_object)
+        monkeypatch.setattr(build_batch, "planned", plan)
+        monkeypatch.setattr(build_batch, "build_object", build)
 
     return put
 
@@ -100,10 +103,10 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], None]:
     ],
 )
 def test_every_candidate_has_its_samples(workload: Workload, count: int, measurer: Measurer) -> None:
-    results = measurer.measure(workload, candidates(workload, count), QUICK)
+    results = measurer.measure(candidates(workload, count), QUICK)
     assert [result.error for result in results] == [""] * count
     assert all(0 < ms < 1000 for result in results for ms in result.samples_ms)
-    assert all(1 <= len(result.samples_ms) <= 3 for result in results)
+    assert all(1 <= len(result.samples_ms) <= 6 for result in results)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +114,10 @@ def test_every_candidate_has_its_samples(workload: Workload, count: int, measure
 )
 def test_the_algorithms_agree(workload: Workload, algorithm: str, measurer: Measurer) -> None:
     pair = [
-        Candidate(name, ALGORITHMS["conv2d"][name].default(workload, host(), 1))
+        Candidate(workload, name, ALGORITHMS["conv2d"][name].default(workload, host(), 1))
         for name in (that_fit(workload)[0], algorithm)
     ]
-    assert [r.error for r in measurer.measure(workload, pair, QUICK)] == ["", ""]
+    assert [r.error for r in measurer.measure(pair, QUICK)] == ["", ""]
 
 
 def test_each_algorithm_of_convolution_has_a_workload_that_it_fits() -> None:
@@ -122,9 +125,31 @@ def test_each_algorithm_of_convolution_has_a_workload_that_it_fits() -> None:
 
 
 def test_two_threads(measurer: Measurer) -> None:
-    with Measurer(host(), 2) as two:
-        (result,) = two.measure(CONV, candidates(CONV, 1), QUICK)
+    (result,) = measurer.measure(candidates(CONV, 1), QUICK, 2)
     assert result.samples_ms and not result.error
+
+
+def test_jobs_of_several_workloads_on_one_and_two_threads(measurer: Measurer) -> None:
+    jobs = [Job(tuple(candidates(CONV, 2)), (1, 2), QUICK), Job(tuple(candidates(DENSE, 1)), (1,), QUICK)]
+    waiting = iter(jobs)
+    found = dict(measurer.run(lambda: next(waiting, None)))
+    assert {job: {t: sorted(r) for t, r in results.items()} for job, results in found.items()} == {
+        jobs[0]: {1: [0, 1], 2: [0, 1]},
+        jobs[1]: {1: [0]},
+    }
+    assert all(result.samples_ms for results in found.values() for r in results.values() for result in r.values())
+
+
+def test_what_only_says_what_is_correct_is_not_timed(measurer: Measurer, spoil: Callable[[Any, str], None]) -> None:
+    tried = candidates(DENSE, 3)
+    spoil(tried[2].config, BODIES["does nothing"])
+    job = Job(tuple(tried), (1,), QUICK, frozenset({0}))
+    waiting = iter([job])
+    ((_, results),) = measurer.run(lambda: next(waiting, None))
+    assert sorted(results[1]) == [1, 2] and results[1][1].samples_ms and "is wrong" in results[1][2].error
+    assert measurer.known(DENSE)
+    measurer.forget(DENSE)
+    assert not measurer.known(DENSE)
 
 
 @pytest.mark.parametrize(
@@ -141,35 +166,50 @@ def test_a_bad_kernel_is_told_from_its_neighbours(
 ) -> None:
     tried = candidates(DENSE, 3)
     spoil(tried[1].config, BODIES[body])
-    first, bad, last = measurer.measure(DENSE, tried, QUICK)
+    first, bad, last = measurer.measure(tried, QUICK)
     assert error in bad.error and not bad.samples_ms
     assert first.samples_ms and last.samples_ms and not first.error and not last.error
-    again = measurer.measure(DENSE, [tried[0]], QUICK)
+    again = measurer.measure([tried[0]], QUICK)
     assert again[0].samples_ms, "the next kernels are measured as if nothing had been"
 
 
 def test_a_compiler_that_crashes_costs_one_candidate(measurer: Measurer, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = candidates(DENSE, 3)
-    build_one = measure.build_one
+    planned = build_batch.planned
 
-    def build(workload: Workload, algorithm: str, config: Any, *rest: Any) -> Any:
-        if config == tried[0].config:
+    def plan(candidate: Candidate, *rest: Any) -> Any:
+        if candidate == tried[0]:
             os.kill(os.getpid(), signal.SIGSEGV)
-        if config == tried[1].config:
+        if candidate == tried[1]:
             raise ValueError("no such tile\nmore")
-        return build_one(workload, algorithm, config, *rest)
+        return planned(candidate, *rest)
 
-    monkeypatch.setattr(measure, "build_one", build)
-    crashed, refused, good = measurer.measure(DENSE, tried, QUICK)
+    monkeypatch.setattr(build_batch, "planned", plan)
+    crashed, refused, good = measurer.measure(tried, QUICK)
     assert "crashed (SIGSEGV)" in crashed.error
     assert refused.error == "ValueError: no such tile"
     assert good.samples_ms
 
 
+def test_a_compiler_that_hangs_costs_one_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = candidates(DENSE, 2)
+    planned = build_batch.planned
+
+    def plan(candidate: Candidate, *rest: Any) -> Any:
+        if candidate == tried[0]:
+            time.sleep(1000)
+        return planned(candidate, *rest)
+
+    monkeypatch.setattr(build_batch, "planned", plan)
+    with Measurer(host(), build_timeout_s=2.0) as measurer:
+        hanging, good = measurer.measure(tried, QUICK)
+    assert hanging.error == "the compiler did not return within 2 s" and good.samples_ms
+
+
 def test_nothing_is_left_behind() -> None:
     with Measurer(host()) as measurer:
-        measurer.measure(DENSE, candidates(DENSE, 1), QUICK)
-        folder, process = Path(measurer._folder.name), measurer._process
+        measurer.measure(candidates(DENSE, 1), QUICK)
+        folder, process = Path(measurer._folder.name), measurer._timer
         assert folder.exists() and process is not None and process.poll() is None
     assert not folder.exists() and process.poll() is not None
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ from evo_tvm.errors import UsageError
 from evo_tvm.target import host
 from evo_tvm.tune import search as room
 from evo_tvm.tune.folders import log_name
-from evo_tvm.tune.log import append, log_of, read_records
-from evo_tvm.tune.measure import Candidate, Effort, Result
+from evo_tvm.tune.log import LogWarning, append, log_of, read_records
+from evo_tvm.tune.measure import Job, Result, Results
+from evo_tvm.tune.one_kernel import Candidate
 from evo_tvm.tune.search import search
+from evo_tvm.tune_model import read_workloads
 from evo_tvm.workload import Workload
 from tests.command_line import evo
 from tests.tune.workloads import CONV, DENSE, record
@@ -35,24 +39,44 @@ class FakeMeasurer:
 
     cost: Callable[[Candidate], float | None]
     asked: list[tuple[Candidate, bool]]
+    jobs: list[Job]
+    metric = "time"
 
-    def __init__(self, target: Any, num_threads: int) -> None: ...
+    def __init__(self, target: Any) -> None:
+        self.provenance = {"cpu": "made up"}
+        self.seen: set[Workload] = set()
 
     def __enter__(self) -> FakeMeasurer:
         return self
 
     def __exit__(self, *error: object) -> None: ...
 
-    def measure(self, workload: Workload, candidates: Sequence[Candidate], effort: Effort | None) -> list[Result]:
-        FakeMeasurer.asked += [(candidate, effort is not None) for candidate in candidates]
-        times = [FakeMeasurer.cost(candidate) for candidate in candidates]
-        return [Result(error="it crashed") if ms is None else Result((ms, ms + 1)) for ms in times]
+    def known(self, workload: Workload) -> bool:
+        return workload in self.seen
+
+    def run(self, propose: Callable[[], Job | None]) -> Iterator[tuple[Job, Results]]:
+        waiting: list[Job] = []
+        while True:
+            while len(waiting) < 3 and (job := propose()) is not None:
+                waiting.append(job)
+            if not waiting:
+                return
+            job = waiting.pop(0)
+            FakeMeasurer.jobs.append(job)
+            self.seen.update(candidate.workload for candidate in job.candidates)
+            results: dict[int, Result] = {}
+            for number, candidate in enumerate(job.candidates):
+                if number not in job.skip:
+                    FakeMeasurer.asked.append((candidate, job.effort.min_rounds > 5))
+                    ms = FakeMeasurer.cost(candidate)
+                    results[number] = Result(error="it crashed") if ms is None else Result((ms, ms + 1))
+            yield job, {threads: results for threads in job.threads}
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeMeasurer]:
     monkeypatch.setattr(room, "Measurer", FakeMeasurer)
-    FakeMeasurer.asked = []
+    FakeMeasurer.asked, FakeMeasurer.jobs = [], []
     FakeMeasurer.cost = lambda candidate: 1.0
     return FakeMeasurer
 
@@ -84,22 +108,32 @@ def test_the_best_are_measured_again_beside_each_other(fake: type[FakeMeasurer],
     fake.cost = lambda c: 9.0 if c.config == default else 1.0 + hash(c.config) % 1000 / 1000
     (tuned,) = run(tmp_path, algorithms=["spatial_pack"])
     final = [candidate.config for candidate, final in fake.asked if final]
-    best = sorted((c.config for c in first_time(fake)), key=lambda config: fake.cost(Candidate("", config)) or 0)[:3]
-    assert set(final) == {*best, default}
-    assert tuned.default_ms == 9.0 and tuned.best_ms == fake.cost(Candidate("", best[0]))
+    best = sorted(first_time(fake), key=lambda candidate: fake.cost(candidate) or 0)[:3]
+    assert set(final) == {*(candidate.config for candidate in best), default}
+    assert tuned.default_ms == 9.0 and tuned.best_ms == fake.cost(best[0])
     assert tuned.speed_up == pytest.approx(9.0 / tuned.best_ms)
     assert [bool(r.provenance.get("final")) for r in read_records(tmp_path, NAME)] == [False] * 20 + [True] * 4
 
 
-def test_neighbours_of_the_best_at_the_end(fake: type[FakeMeasurer], tmp_path: Path) -> None:
+def test_the_search_is_guided_by_what_it_has_measured(fake: type[FakeMeasurer], tmp_path: Path) -> None:
     fake.cost = lambda c: float(abs(c.config.ow_tile - 3) + 5 * abs(c.config.oh_tile - 2) + 1)
     run(tmp_path, 40, algorithms=["spatial_pack"])
-    early, late = first_time(fake)[:24], first_time(fake)[-12:]
+    early, late = first_time(fake)[:12], first_time(fake)[-16:]
 
     def mean(some: list[Candidate]) -> float:
         return sum(fake.cost(c) or 0 for c in some) / len(some)
 
-    assert mean(late) < mean(early)
+    assert mean(late) < 0.7 * mean(early)
+
+
+def test_what_was_measured_of_other_workloads_guides_from_the_start(fake: type[FakeMeasurer], tmp_path: Path) -> None:
+    fake.cost = lambda c: 1.0 + c.config.oc_tile if c.algorithm == "spatial_pack" else 1.0
+    other = Workload.from_key(CONV.key.replace("9x7", "18x14"), (1, 32, 18, 14), CONV.epilogue)
+    search([other], host(), 1, tmp_path, 60, algorithms=["spatial_pack"])
+    fake.asked = []
+    run(tmp_path, 24, algorithms=["spatial_pack"])
+    guided = first_time(fake)[9:]
+    assert sum(c.config.oc_tile == 1 for c in guided) > len(guided) / 2
 
 
 def test_resuming_measures_only_what_is_missing(fake: type[FakeMeasurer], tmp_path: Path) -> None:
@@ -167,11 +201,20 @@ def test_no_time_no_trials(fake: type[FakeMeasurer], tmp_path: Path) -> None:
     assert run(tmp_path, seconds=0.0) == () and fake.asked == []
 
 
-def test_progress_tells_the_best_so_far(fake: type[FakeMeasurer], tmp_path: Path) -> None:
+def test_progress_tells_the_best_so_far_and_the_time_left(fake: type[FakeMeasurer], tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     run(tmp_path, 20, algorithms=["spatial_pack"], progress=lambda *step: seen.append(step))
-    assert [done for _, done, _ in seen[:3]] == [1, 13, 20] and {total for *_, total in seen} == {20}
-    assert seen[0][0] == "conv2d 1x32x9x7 32x32x3x3: spatial_pack 1 ms"
+    assert [done for _, done, _ in seen[:4]] == [1, 9, 17, 20] and {total for *_, total in seen} == {20}
+    assert re.fullmatch(r"conv2d 1x32x9x7 32x32x3x3: spatial_pack 1 ms, \d+ s left", seen[0][0])
+
+
+def test_a_resumed_run_asks_what_is_correct_without_measuring_it(fake: type[FakeMeasurer], tmp_path: Path) -> None:
+    run(tmp_path, 3, algorithms=["spatial_pack"])
+    assert not any(job.skip for job in fake.jobs)
+    fake.jobs = []
+    run(tmp_path, 6, algorithms=["spatial_pack"])
+    default = ALGORITHMS["conv2d"]["spatial_pack"].default(CONV, host(), 1)
+    assert fake.jobs[0].skip == {0} and fake.jobs[0].candidates[0].config == default
 
 
 def test_what_cannot_be(fake: type[FakeMeasurer], tmp_path: Path) -> None:
@@ -189,7 +232,7 @@ def test_what_cannot_be(fake: type[FakeMeasurer], tmp_path: Path) -> None:
 
 def test_large_weights_come_in_small_batches() -> None:
     wide = Workload.from_key("dense 1x25088 25088x4096 float32", (1, 4096))
-    assert room._batch(DENSE) == room._BATCH and room._batch(wide) == 1
+    assert room.batch_size(DENSE) == 8 and room.batch_size(wide) == 1
 
 
 def test_tuning_a_model_and_compiling_it(small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,3 +275,59 @@ def test_ctrl_c_keeps_what_was_measured(small_onnx: Path, tmp_path: Path) -> Non
     assert process.returncode == 130
     assert "what was measured is kept; the same command goes on from there" in said and "Traceback" not in said
     assert list(read_records(tmp_path, NAME))
+
+
+def _interrupted(command: list[str], folder: Path, lines: int) -> None:
+    """Starts the command, and kills it with no warning once the log has so many lines."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while sum(p.read_bytes().count(b"\n") for p in folder.glob("*/*.jsonl")) < lines:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_kill_and_resume(small_onnx: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    options = ["--trials", "4", "--algorithm", "spatial_pack", "--log", str(log)]
+    command = [sys.executable, "-m", "evo_tvm.cli", "tune", str(small_onnx), *options]
+    _interrupted(command, log, 3)
+    before = list(read_records(log, NAME))
+    result = evo("tune", small_onnx, *options, "--json")
+    assert result.status == 0, result.err
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LogWarning)
+        after = list(read_records(log, NAME))
+    assert after[: len(before)] == before, "none is lost"
+    tried = [(r.workload, r.algorithm, tuple(r.config.items())) for r in after if not r.provenance.get("final")]
+    assert len(tried) == len(set(tried)), "none is repeated"
+    assert all(kernel["trials"] == 4 for kernel in json.loads(result.out)["kernels"])
+    assert evo("logs", "check", log).status == 0
+
+
+def test_workloads_of_a_file(fake: type[FakeMeasurer], tmp_path: Path) -> None:
+    run(tmp_path / "a", 2, algorithms=["spatial_pack"])
+    log = next((tmp_path / "a").glob("*/*.jsonl"))
+    assert read_workloads(log) == (CONV,) and read_workloads(log)[0].epilogue == CONV.epilogue
+    evo_tvm.tune(read_workloads(log), trials=1, log=tmp_path / "b", algorithms=["spatial_pack"])
+    assert {record.workload for record in read_records(tmp_path / "b", NAME)} == {CONV}
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("conv2d", "line 2: this is no workload"),
+        ('{"workload": "conv2d"}', "line 2: this is no workload"),
+        ('{"workload": "softmax 1x10 float32", "output": [1, 10]}', "softmax has no algorithms to tune"),
+    ],
+)
+def test_a_file_without_workloads(line: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "workloads.jsonl"
+    path.write_text(f"{record().to_json()}\n{line}\n")
+    result = evo("tune", "--workloads", path)
+    assert result.status == 2 and text in result.err and str(path) in result.err
+    both = evo("tune", "model.onnx", "--workloads", path)
+    assert both.status == 2 and "tune takes a model, or --workloads FILE" in both.err

@@ -1,0 +1,154 @@
+"""Whole models of many families, widths, depths and sizes, measured: what predictions of them are held against."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evo_tvm.artifact import Artifact
+from evo_tvm.bench.families import model
+from evo_tvm.decide import Knowledge
+from evo_tvm.errors import UsageError
+from evo_tvm.executor.build import NO_KERNEL
+from evo_tvm.files import write_whole
+from evo_tvm.pipeline import assemble, clean, plan
+from evo_tvm.predict.model import Kernel
+from evo_tvm.predict.predict_groups import kernel_of
+from evo_tvm.runtime.module import Module
+from evo_tvm.target import Target
+
+#: Family, width, depth, size.
+MODELS: Sequence[tuple[str, float, float, int]] = tuple(
+    (family, width, depth, size)
+    for family, variants in {
+        "vgg": ((0.5, 1.0, 128), (0.25, 0.5, 224), (0.75, 0.5, 96), (0.35, 1.0, 192)),
+        "resnet": ((0.5, 0.5, 160), (1.0, 0.5, 96), (0.75, 1.0, 128), (0.25, 1.0, 224)),
+        "bottleneck": ((0.5, 0.5, 128), (0.25, 0.75, 192), (0.75, 0.3, 160), (1.0, 0.3, 96)),
+        "resnext": ((0.5, 0.3, 160), (0.25, 0.5, 128), (0.75, 0.3, 96), (0.35, 0.3, 224)),
+        "mobilenetv1": ((0.5, 1.0, 160), (1.0, 0.5, 128), (0.25, 1.0, 224), (0.75, 0.5, 192)),
+        "mobilenetv2": ((0.75, 0.5, 224), (1.0, 1.0, 96), (0.5, 1.0, 128), (1.25, 0.3, 160)),
+        "efficientnet": ((0.5, 0.5, 160), (1.0, 0.3, 128), (0.75, 0.5, 192), (1.25, 0.3, 96)),
+        "mnasnet": ((0.5, 0.75, 128), (1.0, 0.3, 192), (0.75, 0.5, 160), (1.25, 0.5, 96)),
+        "efficientnet_silu": ((0.5, 0.5, 192), (1.0, 0.3, 96), (0.75, 0.3, 128), (0.35, 0.5, 224)),
+        "squeezenet": ((1.0, 1.0, 160), (0.5, 2.0, 224), (0.75, 1.0, 96), (1.25, 1.0, 128)),
+        "densenet": ((0.5, 0.5, 128), (1.0, 0.25, 160), (0.75, 0.25, 96), (0.5, 0.25, 224)),
+        "inception": ((0.5, 0.5, 160), (1.0, 0.5, 96), (0.75, 0.5, 128), (0.35, 1.0, 192)),
+        "darknet": ((0.5, 0.5, 160), (0.25, 1.0, 128), (0.35, 0.5, 224), (0.75, 0.5, 96)),
+    }.items()
+    for width, depth, size in variants
+)
+#: Runs of one visit take about so long.
+_VISIT_S = 0.7
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    """One network. runs_ms: the shortest run of each visit; kernels_ms: the shortest time of each kernel over all runs,
+    in the order of calls."""
+
+    family: str
+    width: float
+    depth: float
+    size: int
+    runs_ms: tuple[float, ...]
+    kernels_ms: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}_w{self.width:g}_d{self.depth:g}_{self.size}"
+
+    @property
+    def latency_ms(self) -> float:
+        """The shortest run."""
+        return min(self.runs_ms)
+
+
+def build(which: tuple[str, float, float, int], target: Target, num_threads: int = 1) -> Artifact:
+    """The network, compiled as the analytic rule decides: what is predicted of it depends on no log."""
+    return assemble(clean(model(*which)), target, num_threads, known=Knowledge()).artifact
+
+
+def measure(
+    artifacts: Mapping[tuple[str, float, float, int], Artifact],
+    visits: int,
+    num_threads: int = 1,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[MeasuredModel]:
+    """Runs all models in turn, visit after visit, so that no phase of the machine hits one alone."""
+    modules = {which: artifact.module(num_threads) for which, artifact in artifacts.items()}
+    runs: dict[tuple[str, float, float, int], list[float]] = {which: [] for which in modules}
+    kernels: dict[tuple[str, float, float, int], np.ndarray] = {}
+    for visit in range(visits):
+        for which, module in modules.items():
+            shortest, times = _visit(module)
+            runs[which].append(shortest)
+            kernels[which] = np.minimum(times, kernels.get(which, times))
+        progress(f"visit {visit + 1} of {visits}")
+    return [MeasuredModel(*which, tuple(runs[which]), tuple(kernels[which].tolist())) for which in modules]
+
+
+def _visit(module: Module) -> tuple[float, np.ndarray]:
+    """(the shortest run, the shortest time of each kernel), in milliseconds."""
+    found = module.benchmark(min_time_s=_VISIT_S / 2)
+    taken = module.profile(repeat=max(3, int(_VISIT_S / 2 / max(1e-4, found.min_ms / 1e3))))
+    return found.min_ms, np.array([kernel.min_ms for kernel in taken.kernels])
+
+
+def kernels_of(which: MeasuredModel, target: Target, num_threads: int = 1) -> list[Kernel]:
+    """All kernels of a model, as `build` compiles it, in the order of calls.
+
+    Raises UsageError: it was measured when it had others.
+    """
+    imported = clean(model(which.family, which.width, which.depth, which.size))
+    graph = plan(imported, target, num_threads, known=Knowledge()).graph
+    kernels = [kernel_of(graph, group) for group in graph.groups if group.anchor.kind not in NO_KERNEL]
+    if len(kernels) != len(which.kernels_ms):
+        hint = "Remove it from models.json, and run scripts/measure_models again."
+        raise UsageError("this model is compiled to other kernels than were measured", where=which.name, hint=hint)
+    return kernels
+
+
+def measure_call(target: Target) -> float:
+    """What a run takes beside its kernels, in milliseconds: of a model with little to do."""
+    module = assemble(clean(model("mobilenetv1", 0.25, 0.5, 32)), target, 1, known=Knowledge()).artifact.module(1)
+    visits = [(module.benchmark(min_time_s=_VISIT_S).min_ms, module.profile(repeat=200)) for _ in range(3)]
+    kernels = np.min([[kernel.min_ms for kernel in taken.kernels] for _, taken in visits], axis=0)
+    return max(0.0, min(run for run, _ in visits) - float(kernels.sum()))
+
+
+def merged(first: Sequence[MeasuredModel], second: Sequence[MeasuredModel]) -> list[MeasuredModel]:
+    """Visits of both, and the shortest time of each kernel."""
+    found = {each.name: each for each in first}
+    for each in second:
+        before = found.get(each.name)
+        if before is not None and len(before.kernels_ms) == len(each.kernels_ms):
+            shortest = tuple(map(min, before.kernels_ms, each.kernels_ms))
+            each = replace(each, runs_ms=(*before.runs_ms, *each.runs_ms), kernels_ms=shortest)
+        found[each.name] = each
+    return list(found.values())
+
+
+def save(measured: Sequence[MeasuredModel], path: Path, provenance: Mapping[str, Any]) -> None:
+    """As JSON. Raises UsageError: the file cannot be written."""
+    fields = {**provenance, "models": [asdict(each) for each in measured]}
+    with write_whole(path) as file:
+        file.write(json.dumps(fields, indent=1).encode() + b"\n")
+
+
+def read(path: Path) -> list[MeasuredModel]:
+    """What `save` wrote. Raises UsageError: it did not, or the file cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())["models"]
+        return [
+            MeasuredModel(**{**each, "runs_ms": tuple(each["runs_ms"]), "kernels_ms": tuple(each["kernels_ms"])})
+            for each in found
+        ]
+    except OSError as error:
+        raise UsageError(f"cannot read measured models: {(error.strerror or '').lower()}", where=path) from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError("these are no measured models", where=path) from None

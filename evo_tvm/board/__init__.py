@@ -1,0 +1,1 @@
+"""What runs on a board: `evo-run`, and how it is built."""

@@ -1,0 +1,97 @@
+/* How gates decide: what the generated model.c of a model with gates calls. */
+#ifndef EVO_TVM_EXECUTOR_GATES_H_
+#define EVO_TVM_EXECUTOR_GATES_H_
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Infinite thresholds force a decision, whatever the score. */
+static inline int32_t gate_exceeds(float score, float threshold) {
+  if (threshold == -INFINITY) return 1;
+  if (threshold == INFINITY) return 0;
+  return score > threshold;
+}
+
+/* One decision for each logit, which is its score. counts: decisions so far, and those that were 1. */
+static inline void gate_each(const float* logits, int32_t count, float threshold, float* scores, int32_t* decisions,
+                             uint64_t* counts) {
+  for (int32_t i = 0; i < count; ++i) {
+    scores[i] = logits[i];
+    counts[1] += (uint64_t)(decisions[i] = gate_exceeds(logits[i], threshold));
+  }
+  counts[0] += (uint64_t)count;
+}
+
+/* Spreads `count` decisions over channels, of each 1 or 0. */
+static inline void gate_mask(const int32_t* decisions, int32_t count, float* mask, int32_t channels) {
+  const int32_t block = (channels + count - 1) / count;
+  for (int32_t i = 0; i < channels; ++i) mask[i] = decisions[i / block] ? 1.0f : 0.0f;
+}
+
+/* One decision: its score is the greatest softmax of the logits. */
+static inline void gate_exit(const float* logits, int32_t count, float threshold, float* score, int32_t* decision,
+                             uint64_t* counts) {
+  float largest = logits[0], sum = 0;
+  for (int32_t i = 1; i < count; ++i) {
+    if (logits[i] > largest) largest = logits[i];
+  }
+  for (int32_t i = 0; i < count; ++i) sum += expf(logits[i] - largest);
+  *score = 1 / sum;
+  counts[1] += (uint64_t)(*decision = gate_exceeds(*score, threshold));
+  ++counts[0];
+}
+
+/* `down` by `across` tiles, less one, from a tile on. */
+typedef struct {
+  int32_t row, column, more_rows, more_columns;
+} GateRectangle;
+
+static inline int32_t gate_all(const int32_t* on, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) {
+    if (!on[i]) return 0;
+  }
+  return 1;
+}
+
+/* Covers the tiles that are on with rectangles of at most two by two, each tile once; how many they are. */
+static inline int32_t gate_rectangles(const int32_t* on, int32_t rows, int32_t columns, GateRectangle* found) {
+  int32_t count = 0;
+  uint8_t left[rows * columns];
+  for (int32_t i = 0; i < rows * columns; ++i) left[i] = on[i] != 0;
+  for (int32_t r = 0; r < rows; ++r) {
+    for (int32_t c = 0; c < columns; ++c) {
+      uint8_t* at = left + r * columns + c;
+      if (!at[0]) continue;
+      int32_t right = c + 1 < columns && at[1], below = r + 1 < rows && at[columns];
+      if (right && below && !at[columns + 1]) below = 0; /* no square: the pair beside each other */
+      found[count++] = (GateRectangle){r, c, below, right};
+      at[0] = 0;
+      if (right) at[1] = 0;
+      if (below) at[columns] = 0;
+      if (right && below) at[columns + 1] = 0;
+    }
+  }
+  return count;
+}
+
+/* Where a rectangle of `size` pixels begins that holds tile `tile` with its margin and lies within `whole` pixels. */
+static inline int64_t gate_origin(int32_t tile, int32_t side, int32_t margin, int32_t size, int32_t whole) {
+  int32_t at = tile * side - margin;
+  if (at > whole - size) at = whole - size;
+  return at < 0 ? 0 : at;
+}
+
+/* Zeros in the tiles that are off. */
+static inline void gate_clear(uint8_t* image, int32_t planes, int64_t plane, int64_t row, int64_t pixel,
+                              const int32_t* on, int32_t rows, int32_t columns, int32_t side) {
+  for (int32_t p = 0; p < planes; ++p, image += plane) {
+    for (int32_t t = 0; t < rows * columns; ++t) {
+      if (on[t]) continue;
+      uint8_t* at = image + t / columns * side * row + t % columns * side * pixel;
+      for (int32_t y = 0; y < side; ++y) memset(at + y * row, 0, (size_t)(side * pixel));
+    }
+  }
+}
+
+#endif

@@ -1,0 +1,237 @@
+"""Measurements => a predictor."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from evo_tvm.errors import UsageError
+from evo_tvm.predict.features import features_of_many, kind_of, touched_bytes
+from evo_tvm.predict.model import Kernel, Predictor, base_of, booster_json, unit
+from evo_tvm.target import Target
+from evo_tvm.tune.log import Record
+from evo_tvm.tune.revision import revision_of
+
+#: Of XGBoost. Trees of depth 8 see how a configuration and a shape meet; a tree of few columns lets none hide another.
+PARAMETERS: Mapping[str, Any] = {
+    "objective": "reg:squarederror",
+    "tree_method": "hist",
+    "max_bin": 256,
+    "max_depth": 8,
+    "eta": 0.05,
+    "min_child_weight": 4.0,
+    "subsample": 0.8,
+    "colsample_bytree": 0.5,
+    "lambda": 2.0,
+}
+ROUNDS = 500
+#: Models of an ensemble; each leaves out the workloads of one part.
+PARTS = 4
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Measurements as a predictor learns them.
+
+    rows: (examples, features). values: milliseconds, or thousands of instructions. kinds, keys: of what, and the
+    workload that it is. revisions: kind -> that of its kernels.
+    """
+
+    target: Target
+    metric: str
+    threads: tuple[int, ...]
+    rows: np.ndarray
+    values: np.ndarray
+    kinds: tuple[str, ...]
+    keys: tuple[str, ...]
+    revisions: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @cached_property
+    def logarithms(self) -> np.ndarray:
+        """Of the values in cycles or instructions, (examples)."""
+        found: np.ndarray = np.log(self.values / self.scale)
+        return found
+
+    @property
+    def known(self) -> dict[str, int]:
+        """Kind -> distinct workloads."""
+        distinct = set(zip(self.kinds, self.keys, strict=True))
+        return dict(sorted(Counter(kind for kind, _ in distinct).items()))
+
+    @property
+    def scale(self) -> float:
+        """A value for each cycle or instruction."""
+        return unit(self.metric, self.target)
+
+    def take(self, chosen: np.ndarray) -> Examples:
+        """Those that `chosen`, a mask or indices, names."""
+        numbers = np.arange(len(self))[chosen].tolist()
+        return Examples(
+            self.target,
+            self.metric,
+            self.threads,
+            self.rows[numbers],
+            self.values[numbers],
+            tuple(self.kinds[i] for i in numbers),
+            tuple(self.keys[i] for i in numbers),
+            self.revisions,
+        )
+
+
+def examples_of(records: Iterable[Record], target: Target, metric: str = "time") -> Examples:
+    """What can be learnt of these records for a target. Left out are failures, stale ones, those of another metric, and
+    times for which the machine had no quick moment.
+
+    Raises UsageError: nothing is left.
+    """
+    kept = [r for r in records if r.samples_ms and r.measured == metric and not r.stale and is_quick(r)]
+    if not kept:
+        raise UsageError("there is nothing to learn from: no measurement is for this target and still valid")
+    kept.sort(key=lambda record: record.threads)
+    by_threads = itertools.groupby(kept, key=lambda record: record.threads)
+    rows = [
+        features_of_many([(r.workload, r.algorithm, dict(r.config)) for r in several], target, threads)
+        for threads, several in by_threads
+    ]
+    kinds = tuple(kind_of(r.workload, r.algorithm) for r in kept)
+    return Examples(
+        target=target,
+        metric=metric,
+        threads=tuple(sorted({r.threads for r in kept})),
+        rows=np.concatenate(rows),
+        values=np.array([r.latency_ms for r in kept]),
+        kinds=kinds,
+        keys=tuple(r.workload.key for r in kept),
+        revisions={kind: r.revision for kind, r in zip(kinds, kept, strict=True)},
+    )
+
+
+def examples_of_kernels(
+    kernels: Sequence[Kernel], values: Sequence[float], target: Target, num_threads: int, metric: str = "time"
+) -> Examples:
+    """What can be learnt of the kernels of a model that took `values`."""
+    kinds = tuple(kind_of(workload, algorithm) for workload, algorithm, _ in kernels)
+    return Examples(
+        target=target,
+        metric=metric,
+        threads=(num_threads,),
+        rows=features_of_many(kernels, target, num_threads, touched_bytes(kernels, target)),
+        values=np.array(values, np.float64),
+        kinds=kinds,
+        keys=tuple(workload.key for workload, _, _ in kernels),
+        revisions={
+            kind: revision_of(target.isa, workload.operator, algorithm)
+            for kind, (workload, algorithm, _) in zip(kinds, kernels, strict=True)
+        },
+    )
+
+
+def joined(several: Sequence[Examples]) -> Examples:
+    """All of them as one, of the first one's target."""
+    first = several[0]
+    return Examples(
+        target=first.target,
+        metric=first.metric,
+        threads=tuple(sorted({threads for each in several for threads in each.threads})),
+        rows=np.concatenate([each.rows for each in several]),
+        values=np.concatenate([each.values for each in several]),
+        kinds=tuple(kind for each in several for kind in each.kinds),
+        keys=tuple(key for each in several for key in each.keys),
+        revisions={kind: revision for each in several for kind, revision in each.revisions.items()},
+    )
+
+
+def is_quick(record: Record) -> bool:
+    """Whether the machine was as quick as usual when this was measured."""
+    return float(record.provenance.get("slowness", 1.0)) <= 1.0
+
+
+def train(examples: Examples, name: str, rounds: int = ROUNDS, parts: int = PARTS) -> Predictor:
+    """An ensemble of `parts` models, each without the workloads of one part, which say how wide its errors are.
+
+    name: of the target in the logs.
+    """
+    part = part_of(examples.keys, parts)
+    boosters, errors, spreads = [], np.zeros(len(examples)), np.zeros(len(examples))
+    predicted = np.zeros((parts, len(examples)))
+    for number in range(parts):
+        inside = part != number if parts > 1 and np.any(part != number) else np.full(len(examples), True)
+        boosters.append(fit(examples.take(inside), rounds, number))
+        predicted[number] = predict_rows(boosters[-1], examples.rows)
+    for number in range(parts):
+        outside = part == number
+        errors[outside] = (predicted[number] - examples.logarithms)[outside]
+        spreads[outside] = predicted[:, outside].std(axis=0)
+    floor, widening = calibrated(np.abs(errors), spreads)
+    return Predictor(
+        target=name,
+        threads=examples.threads,
+        metric=examples.metric,
+        kinds=dict(examples.revisions),
+        known=examples.known,
+        boosters=tuple(map(booster_json, boosters)),
+        floor=floor,
+        widening=widening,
+        versions={"xgboost": metadata.version("xgboost-cpu"), "python": platform.python_version()},
+    )
+
+
+def fit(examples: Examples, rounds: int, seed: int, margin: np.ndarray | None = None) -> Any:
+    """One model of XGBoost. margin: what it corrects, the bound of `base_of` by default."""
+    import xgboost
+
+    data = xgboost.DMatrix(
+        examples.rows,
+        examples.logarithms - (base_of(examples.rows) if margin is None else margin),
+        weight=1 / sizes_of(examples.keys),
+    )
+    return xgboost.train({**PARAMETERS, "seed": seed, "nthread": 1}, data, rounds)
+
+
+def predict_rows(booster: Any, rows: np.ndarray) -> np.ndarray:
+    """Logarithms of cycles or instructions."""
+    import xgboost
+
+    found: np.ndarray = booster.predict(xgboost.DMatrix(rows)) + base_of(rows)
+    return found
+
+
+def part_of(keys: Sequence[str], parts: int) -> np.ndarray:
+    """The part of each example: all of a workload are in one, whatever else there is."""
+    order = {key: i % parts for i, key in enumerate(sorted(set(keys), key=_shuffled))}
+    return np.array([order[key] for key in keys])
+
+
+def _shuffled(key: str) -> bytes:
+    from blake3 import blake3
+
+    return blake3(key.encode()).digest()
+
+
+def sizes_of(keys: Sequence[str]) -> np.ndarray:
+    """The square root of how many examples each one's workload has: none shall drown the others."""
+    counts = Counter(keys)
+    return np.sqrt(np.array([counts[key] for key in keys], np.float64))
+
+
+def calibrated(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, float]:
+    """(floor, widening) with which nine of ten errors lie within their interval."""
+    best = (float(np.quantile(errors, 0.9)) / 1.645, 0.0)
+    for widening in (0.5, 1.0, 1.5, 2.0):
+        floors = np.maximum(0.0, (errors / 1.645) ** 2 - (widening * spreads) ** 2)
+        floor = float(np.sqrt(np.quantile(floors, 0.9)))
+        widths = np.sqrt(floor**2 + (widening * spreads) ** 2)
+        if widths.mean() < np.sqrt(best[0] ** 2 + (best[1] * spreads) ** 2).mean():
+            best = (floor, widening)
+    return max(best[0], 0.01), best[1]

@@ -1,0 +1,78 @@
+"""A call in a forked process: one that crashes or hangs costs that process alone."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from typing import Generic, TypeVar
+
+from evo_tvm.errors import CompileError
+
+_T = TypeVar("_T")
+
+
+class Forked(Generic[_T]):
+    """`work()` runs in a child of this process, from the start. What it returns is pickled.
+
+    connection: becomes ready once `result` does not wait any more. started: `time.monotonic()` of then.
+    """
+
+    def __init__(self, work: Callable[[], _T]) -> None:
+        self.connection, theirs = Pipe()
+        self.started = time.monotonic()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any other thread
+            self.pid = os.fork()
+        if self.pid == 0:
+            status = 1
+            try:
+                gc.disable()  # to collect would copy memory that the processes share
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+                self.connection.close()
+                _serve(work, theirs)
+                status = 0
+            finally:
+                os._exit(status)
+        theirs.close()
+
+    def result(self) -> _T:
+        """Raises CompileError: the call failed, or the process died."""
+        try:
+            value, error = self.connection.recv()
+        except (EOFError, OSError):
+            _, status = os.waitpid(self.pid, 0)
+            self.connection.close()
+            raise CompileError(f"the compiler {_death(status)}") from None
+        self.end()
+        if error is not None:
+            raise CompileError(error)
+        return value  # type: ignore[no-any-return]
+
+    def end(self) -> None:
+        """Ends the process, whatever it is at."""
+        self.connection.close()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def _serve(work: Callable[[], _T], connection: Connection) -> None:
+    with suppress(BrokenPipeError):
+        try:
+            connection.send((work(), None))
+        except Exception as error:
+            connection.send((None, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
+
+
+def _death(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"crashed ({signal.Signals(os.WTERMSIG(status)).name})"
+    return f"ended with status {os.waitstatus_to_exitcode(status)}"
