@@ -7,8 +7,6 @@ Nothing is installed and no root is needed: apt resolves and fetches into a fold
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from evo_tvm.errors import EvoError
+from evo_tvm.programs import find_program, run_program
 
 #: What has all that Python and the wheels load; apt adds what these need.
 _PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6")
@@ -41,8 +39,8 @@ class Arm64Python:
     root: Path
     packages: Path
 
-    def command(self, emulator: Sequence[str], code: str, *arguments: str) -> list[str]:
-        """What runs the Python `code`. emulator: `qemu-aarch64` and its options."""
+    def command(self, code: str, *arguments: str) -> list[str]:
+        """What runs the Python `code`, behind `qemu-aarch64`."""
         libraries = ":".join(str(self.root / place) for place in ("lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu"))
         settings = {
             "LD_LIBRARY_PATH": libraries,
@@ -52,7 +50,7 @@ class Arm64Python:
         }
         given = [part for name, value in settings.items() for part in ("-E", f"{name}={value}")]
         interpreter = self.root / "usr/bin/python3.11"
-        return [*emulator, "-L", str(self.root), *given, str(interpreter), "-c", code, *arguments]
+        return ["-L", str(self.root), *given, str(interpreter), "-c", code, *arguments]
 
 
 def fetch(report: Callable[[str], object]) -> Arm64Python:
@@ -91,12 +89,13 @@ def _unpack_debian(work: Path, root: Path) -> None:
         "Dir::State::lists": work / "lists",
         "Dir::State::status": work / "status",
     }
-    apt = [program("apt-get", "apt"), *(part for name, value in options.items() for part in ("-o", f"{name}={value}"))]
-    run([*apt, "update"])
-    run([*apt, "-y", "--no-install-recommends", "--download-only", "install", *_PACKAGES])
+    chosen = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+    apt = [find_program("apt-get", "apt"), *chosen]
+    run_program([*apt, "update"])
+    run_program([*apt, "-y", "--no-install-recommends", "--download-only", "install", *_PACKAGES])
     root.mkdir(parents=True)
     for package in sorted((work / "archives").glob("*.deb")):
-        run([program("dpkg-deb", "dpkg"), "-x", str(package), str(root)])
+        run_program([find_program("dpkg-deb", "dpkg"), "-x", str(package), str(root)])
     (root / "proc").mkdir(exist_ok=True)
     (root / "proc/cpuinfo").write_text(_CPUINFO)
 
@@ -104,24 +103,7 @@ def _unpack_debian(work: Path, root: Path) -> None:
 def _unpack_wheels(work: Path, packages: Path, wheels: Sequence[str]) -> None:
     platforms = [part for name in _PLATFORMS for part in ("--platform", name)]
     choice = ["--only-binary=:all:", "--no-deps", "--python-version", "3.11", "--implementation", "cp", *platforms]
-    run([sys.executable, "-m", "pip", "download", "--quiet", *choice, "-d", str(work), *wheels])
+    run_program([sys.executable, "-m", "pip", "download", "--quiet", *choice, "-d", str(work), *wheels])
     for wheel in work.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(packages)
-
-
-def program(name: str, package: str) -> str:
-    """The path of a program. Raises EvoError: it is not installed; `package` is Debian's that has it."""
-    found = shutil.which(name)
-    if found is None:
-        raise EvoError(f"{name} is not installed", hint=f"Run: apt install {package}")
-    return found
-
-
-def run(command: Sequence[str]) -> str:
-    """What the command prints, on both streams. Raises EvoError: it failed."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise EvoError(f"{Path(command[0]).name} failed with status {done.returncode}: {' '.join(said[-5:])}")
-    return done.stdout + done.stderr

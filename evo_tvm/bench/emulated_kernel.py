@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tvm import tirx
 
-from evo_tvm.errors import EvoError
+from evo_tvm.bench.emulator import Counted, count, emulator
 from evo_tvm.executor.codegen import build_object
+from evo_tvm.programs import find_program, run_program
 from evo_tvm.target import Target
 
-_PLUGIN = Path(__file__).with_name("count_vectors.c")
 _MAIN = """
 #include <stdint.h>
 #include <stdio.h>
@@ -57,15 +53,6 @@ int main(int argc, char** argv) {{
 """
 
 
-@dataclass(frozen=True)
-class Counted:
-    """What one call of a kernel executes. vector_fma: multiply-adds of vectors of float32, of `lanes` lanes in all."""
-
-    instructions: int
-    vector_fma: int
-    lanes: int
-
-
 class EmulatedKernel:
     """A scheduled function, compiled for `target` into `folder`, which must stay; its last parameter is written.
 
@@ -85,8 +72,9 @@ class EmulatedKernel:
         )
         build_object(func, "kernel", target.tvm(), str(folder / "kernel.o"))
         (folder / "main.c").write_text(text)
-        compiler = _program(f"{target.triple}-gcc", f"g++-{target.triple}")
-        _run([compiler, "-O1", "-static", *(str(folder / f) for f in ("main.c", "kernel.o")), "-lm", "-o", self._main])
+        compiler = find_program(f"{target.triple}-gcc", f"g++-{target.triple}")
+        files = [str(folder / name) for name in ("main.c", "kernel.o")]
+        run_program([compiler, "-O1", "-static", *files, "-lm", "-o", self._main])
 
     @property
     def _main(self) -> str:
@@ -94,62 +82,22 @@ class EmulatedKernel:
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
         """The kernel's result, which is all ones in every bit before."""
-        self._execute(inputs, 1)
+        run_program([*emulator(self.target), *self._program(inputs, 1)])
         result = np.frombuffer(self._file.read_bytes()[sum(a.nbytes for a in inputs) :], self.dtypes[-1])
         return result.reshape(self.shapes[-1])
 
     def count(self, *inputs: np.ndarray) -> Counted:
         """What a call executes: that of the program, less that of one without a call."""
-        plugin = self.folder / "count_vectors.so"
-        if not plugin.exists():
-            compiler = _program("cc", "gcc")
-            _run([compiler, "-std=c11", "-O2", "-fPIC", "-shared", str(_PLUGIN), "-o", str(plugin)])
-        options = ["-plugin", f"{plugin},vlen={self.target.vector_bits}", "-d", "plugin"]
-        found = []
-        for runs in (0, 1):
-            said = self._execute(inputs, runs, options)
-            match = re.search(r"instructions=(\d+) vector_fma=(\d+) lanes=(\d+)", said)
-            if match is None:
-                raise EvoError(f"the plugin said nothing: {said[-200:]!r}", hint="Needs QEMU 6 or newer, with plugins.")
-            found.append([int(number) for number in match.groups()])
-        return Counted(*(one - none for none, one in zip(*found, strict=True)))
+        none, one = (count(self.target, self._program(inputs, runs), self.folder) for runs in (0, 1))
+        return one - none
 
     @property
     def _file(self) -> Path:
         return self.folder / "operands"
 
-    def _execute(self, inputs: Sequence[np.ndarray], runs: int, options: Sequence[str] = ()) -> str:
+    def _program(self, inputs: Sequence[np.ndarray], runs: int) -> list[str]:
+        """The program and its arguments; its file is written."""
         for array, shape, dtype in zip(inputs, self.shapes[:-1], self.dtypes[:-1], strict=True):
             assert (array.shape, array.dtype) == (shape, dtype), (array.shape, shape, array.dtype, dtype)
         self._file.write_bytes(b"".join(np.ascontiguousarray(array).tobytes() for array in inputs))
-        emulator = _program(f"qemu-{self.target.arch}", "qemu-user")
-        return _run([emulator, "-cpu", _cpu(self.target), *options, self._main, str(self._file), str(runs)])
-
-
-def _cpu(target: Target) -> str:
-    """QEMU's name of a CPU that has what the target may use, and little else."""
-    if target.arch == "aarch64":
-        return {"usdot": "max", "sdot": "cortex-a76"}.get(target.dot_instruction or "", "cortex-a72")
-    bits = target.vector_bits
-    return f"rv64,v=true,vlen={bits},vext_spec=v1.0" if bits else "rv64,v=false"
-
-
-def missing_packages(target: Target) -> list[str]:
-    """Debian's packages that are needed here, and not installed."""
-    needed = {f"qemu-{target.arch}": "qemu-user", f"{target.triple}-gcc": f"g++-{target.triple}"}
-    return [package for program, package in needed.items() if shutil.which(program) is None]
-
-
-def _program(name: str, package: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise EvoError(f"{name} is not installed", hint=f"Run: apt install {package}")
-    return found
-
-
-def _run(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()
-        raise EvoError(f"{Path(command[0]).name} failed with status {done.returncode}: {said[-500:]}")
-    return done.stdout + done.stderr
+        return [self._main, str(self._file), str(runs)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,15 +12,15 @@ import onnx
 
 import evo_tvm
 from evo_tvm.bench import zoo
-from evo_tvm.bench.arm64_python import fetch, program, run
+from evo_tvm.bench.arm64_python import fetch
+from evo_tvm.bench.emulator import count
 from evo_tvm.bench.quantized import quantize_as_ort
 from evo_tvm.board.build_run import build_evo_run
-from evo_tvm.errors import EvoError, UsageError
-from evo_tvm.target import resolve
+from evo_tvm.errors import UsageError
+from evo_tvm.target import Target, resolve
 
 TARGET = "cortex-a76"
 PRECISIONS = ("fp32", "int8")
-_PLUGIN = Path(__file__).with_name("count_instructions.c")
 _ORT = """
 import sys
 import numpy
@@ -64,23 +63,21 @@ def count_models(
     python, target = fetch(report), resolve(TARGET)
     with tempfile.TemporaryDirectory(prefix="evo_tvm-count-") as name:
         folder = Path(name)
-        plugin, evo_run = folder / "count.so", folder / "evo-run"
-        run([program("cc", "gcc"), "-std=c11", "-O2", "-fPIC", "-shared", str(_PLUGIN), "-o", str(plugin)])
+        evo_run = folder / "evo-run"
         build_evo_run(target, evo_run)
-        emulator = [program("qemu-aarch64", "qemu-user"), "-cpu", TARGET, "-plugin", str(plugin)]
         for model, network in networks.items():
             for precision in precisions:
                 report(f"Counting {model} in {precision} ...")
                 path = _write(network, precision, folder)
                 artifact = evo_tvm.compile(path, target=TARGET)
                 artifact.save(folder / "model.evo")
-                ours = [*emulator, "-L", f"/usr/{target.triple}", str(evo_run), str(folder / "model.evo")]
-                theirs = python.command(emulator, _ORT, str(path))
+                ours = ["-L", f"/usr/{target.triple}", str(evo_run), str(folder / "model.evo")]
+                theirs = python.command(_ORT, str(path))
                 yield Counts(
                     model,
                     precision,
-                    _per_inference([*ours, "--threads", "1", "--warmup", "0", "--repeat"], runs),
-                    _per_inference(theirs, runs),
+                    _per_inference(target, [*ours, "--threads", "1", "--warmup", "0", "--repeat"], runs, folder),
+                    _per_inference(target, theirs, runs, folder),
                 )
 
 
@@ -93,14 +90,7 @@ def _write(network: onnx.ModelProto, precision: str, folder: Path) -> Path:
     return quantized
 
 
-def _per_inference(command: Sequence[str], runs: int) -> int:
+def _per_inference(target: Target, command: Sequence[str], runs: int, folder: Path) -> int:
     """command: takes the number of runs as its last argument."""
-    once, often = (_count([*command, str(n)]) for n in (1, runs))
+    once, often = (count(target, [*command, str(n)], folder).instructions for n in (1, runs))
     return (often - once) // (runs - 1)
-
-
-def _count(command: Sequence[str]) -> int:
-    found = re.search(r"^instructions (\d+)$", run(command), re.MULTILINE)
-    if found is None:
-        raise EvoError("QEMU's plugin said nothing", hint="Needs a QEMU (6 or later) that was built with plugins.")
-    return int(found[1])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +19,15 @@ from evo_tvm.bench.families import model
 from evo_tvm.decide import Knowledge
 from evo_tvm.errors import UsageError
 from evo_tvm.executor.build import NO_KERNEL
+from evo_tvm.executor.link import link_library
 from evo_tvm.files import write_whole
 from evo_tvm.pipeline import assemble, clean, plan
 from evo_tvm.predict.model import Kernel
 from evo_tvm.predict.predict_groups import kernel_of
 from evo_tvm.runtime.module import Module
-from evo_tvm.target import Target
+from evo_tvm.target import Target, resolve
+from evo_tvm.tune.build_batch import EXPORTS, SOURCES
+from evo_tvm.tune.timer import Reference, is_quick, loaded, locked
 
 #: Family, width, depth, size.
 MODELS: Sequence[tuple[str, float, float, int]] = tuple(
@@ -42,14 +49,14 @@ MODELS: Sequence[tuple[str, float, float, int]] = tuple(
     }.items()
     for width, depth, size in variants
 )
-#: Runs of one visit take about so long.
-_VISIT_S = 0.7
+#: Runs of one visit take about so long, and there are at least so many of each kind at quick moments, if there are any.
+_VISIT_S, _LEAST_QUICK = 0.7, 3
 
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """One network. runs_ms: the shortest run of each visit; kernels_ms: the shortest time of each kernel over all runs,
-    in the order of calls."""
+    """One network. runs_ms: the middle of the runs of each visit; kernels_ms: likewise of each kernel, the least of all
+    visits, in the order of calls; both at quick moments of the machine (see `evo_tvm.tune.timer`)."""
 
     family: str
     width: float
@@ -64,7 +71,7 @@ class MeasuredModel:
 
     @property
     def latency_ms(self) -> float:
-        """The shortest run."""
+        """Of the quickest visit: there are some without a quick moment."""
         return min(self.runs_ms)
 
 
@@ -78,25 +85,63 @@ def measure(
     visits: int,
     num_threads: int = 1,
     progress: Callable[[str], None] = lambda text: None,
+    lock: str = "",
 ) -> list[MeasuredModel]:
-    """Runs all models in turn, visit after visit, so that no phase of the machine hits one alone."""
+    """Runs all models in turn, visit after visit, so that no phase of the machine hits one alone.
+
+    lock: a file that is locked during each visit, for programs that measure side by side.
+    """
     modules = {which: artifact.module(num_threads) for which, artifact in artifacts.items()}
     runs: dict[tuple[str, float, float, int], list[float]] = {which: [] for which in modules}
-    kernels: dict[tuple[str, float, float, int], np.ndarray] = {}
-    for visit in range(visits):
-        for which, module in modules.items():
-            shortest, times = _visit(module)
-            runs[which].append(shortest)
-            kernels[which] = np.minimum(times, kernels.get(which, times))
-        progress(f"visit {visit + 1} of {visits}")
-    return [MeasuredModel(*which, tuple(runs[which]), tuple(kernels[which].tolist())) for which in modules]
+    kernels: dict[tuple[str, float, float, int], list[np.ndarray]] = {which: [] for which in modules}
+    with _gate() as gate:
+        for visit in range(visits):
+            for which, module in modules.items():
+                with locked(lock):
+                    whole, times = gate.visit(module)
+                runs[which].append(whole)
+                kernels[which].append(times)
+            progress(f"visit {visit + 1} of {visits}")
+    return [
+        MeasuredModel(*which, tuple(runs[which]), tuple(np.min(np.stack(kernels[which]), axis=0).tolist()))
+        for which in modules
+    ]
 
 
-def _visit(module: Module) -> tuple[float, np.ndarray]:
-    """(the shortest run, the shortest time of each kernel), in milliseconds."""
-    found = module.benchmark(min_time_s=_VISIT_S / 2)
-    taken = module.profile(repeat=max(3, int(_VISIT_S / 2 / max(1e-4, found.min_ms / 1e3))))
-    return found.min_ms, np.array([kernel.min_ms for kernel in taken.kernels])
+@dataclass(frozen=True)
+class _Gate:
+    """Lets runs count that begin and end at quick moments, with the clock as it is for kernels by themselves."""
+
+    library: ctypes.CDLL
+    reference: Reference
+
+    def visit(self, module: Module) -> tuple[float, np.ndarray]:
+        """(a run, each kernel), in milliseconds, each the middle one."""
+        self.reference.begin(self.library, 0)
+        module.profile(repeat=1)  # it warms up
+        wholes = self._quick(lambda: np.array(module.benchmark(repeat=1, warmup=0, min_time_s=0.0).samples_ms))
+        kernels = self._quick(lambda: np.array([k.min_ms for k in module.profile(repeat=1, warmup=0).kernels]))
+        return float(wholes[0]), kernels
+
+    def _quick(self, run: Callable[[], np.ndarray]) -> np.ndarray:
+        """The middle of what `run` returns: at quick moments, or where there are hardly any the least."""
+        quick, others, end = list[np.ndarray](), list[np.ndarray](), time.perf_counter() + _VISIT_S / 2
+        while time.perf_counter() < end or not (quick or others):
+            before = self.reference.wait(self.library, 0)
+            taken = run()
+            calm = is_quick(before) and is_quick(self.reference.slowness(self.library, 0))
+            (quick if calm else others).append(taken)
+        if len(quick) >= _LEAST_QUICK:
+            return np.asarray(np.median(np.stack(quick), axis=0))
+        return np.asarray(np.min(np.stack([*quick, *others]), axis=0))
+
+
+@contextmanager
+def _gate() -> Iterator[_Gate]:
+    with tempfile.TemporaryDirectory(prefix="evo_tvm_models_") as folder:
+        path = Path(folder) / "gate.so"
+        link_library([], SOURCES, path, resolve("host").triple, None, EXPORTS)
+        yield _Gate(loaded(path), Reference())
 
 
 def kernels_of(which: MeasuredModel, target: Target, num_threads: int = 1) -> list[Kernel]:
@@ -122,13 +167,13 @@ def measure_call(target: Target) -> float:
 
 
 def merged(first: Sequence[MeasuredModel], second: Sequence[MeasuredModel]) -> list[MeasuredModel]:
-    """Visits of both, and the shortest time of each kernel."""
+    """Visits of both, and the least time of each kernel."""
     found = {each.name: each for each in first}
     for each in second:
         before = found.get(each.name)
         if before is not None and len(before.kernels_ms) == len(each.kernels_ms):
-            shortest = tuple(map(min, before.kernels_ms, each.kernels_ms))
-            each = replace(each, runs_ms=(*before.runs_ms, *each.runs_ms), kernels_ms=shortest)
+            least = tuple(map(min, before.kernels_ms, each.kernels_ms))
+            each = replace(each, runs_ms=(*before.runs_ms, *each.runs_ms), kernels_ms=least)
         found[each.name] = each
     return list(found.values())
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from evo_tvm.errors import CompileError
 from evo_tvm.executor.cache import Cache, digest
+from evo_tvm.programs import find_zig, run_program
 from evo_tvm.runtime import cpu
 
 Step = Callable[[str, int, int], None]
+
+_run = partial(run_program, error=CompileError)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def build_program(
             raise
         # Where an architecture has no small atomic operations, gcc has them in a library.
         system = ["-ldl", "-lpthread", *([] if "c++" in command else ["-l:libatomic.a"])]
-        _run([*command, "-s", "-o", str(out), *map(str, objects), *link_flags, *map(str, libraries), *system])
+        files = [*map(str, objects), *link_flags, *map(str, libraries), *system]
+        _run([*command, "-s", "-o", str(out), *files])
 
 
 def _compile(command: Sequence[str], identity: str, source: Source, out: Path, cache: Cache) -> None:
@@ -82,21 +85,10 @@ def _compiler(triple: str) -> tuple[str, ...]:
     found = next(filter(None, map(shutil.which, names)), None)
     if found is not None:
         return (found,)
-    spec = importlib.util.find_spec("ziglang")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        return (str(Path(folder) / "zig"), "c++", "-target", f"{arch}-{rest}")
+    zig = find_zig()
+    if zig is not None:
+        return (zig, "c++", "-target", f"{arch}-{rest}")
     raise CompileError(
         f"no C++ compiler for {triple}",
         hint=f'Run: apt install g++-{triple.replace("_", "-")}  or, without root: pip install "evo_tvm[zig]"',
     )
-
-
-def _run(command: Sequence[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    except OSError as error:
-        raise CompileError(f"{command[0]} did not start: {error.strerror}") from None
-    if done.returncode != 0:
-        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[:20]) or "it said nothing"
-        raise CompileError(f"{Path(command[0]).name} failed with status {done.returncode}:\n{said}")
-    return done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from evo_tvm.errors import EvoError, MissingExtraError
 from evo_tvm.executor.cache import Cache, digest
+from evo_tvm.programs import run_program
 from evo_tvm.runtime import cpu
 
 #: Architectures that there are wheels for, and the oldest glibc that these run with.
@@ -64,17 +64,17 @@ def _download(wheel: str, member: str, arch: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="evo_tvm_wheel_") as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--only-binary=:all:", "--platform", f"{PLATFORM}_{arch}", "--dest", folder, wanted]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        found = list(Path(folder).glob("*.whl"))
-        if done.returncode != 0 or not found:
-            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip said nothing"]
+        try:
+            run_program(command)
+        except EvoError as error:
+            said = [line for line in error.what.splitlines() if line.startswith("ERROR")] or [error.what]
             raise EvoError(
                 f"pip cannot download {wanted} for {arch}: {said[-1]}",
                 where="board build",
                 hint="The board's libraries come from PyPI, once: run this where the network is, or set pip's index. "
                 "--without-server builds evo-run alone.",
-            )
-        with zipfile.ZipFile(found[0]) as archive:
+            ) from None
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as archive:
             return archive.read(member)
 
 

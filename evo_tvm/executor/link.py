@@ -5,11 +5,9 @@ Compiling the support code takes longer than many a kernel: objects and librarie
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache as memoize
@@ -19,6 +17,7 @@ from typing import Protocol
 
 from evo_tvm.errors import CompileError
 from evo_tvm.executor.cache import Cache, digest, digest_files, open_cache
+from evo_tvm.programs import find_zig, run_program
 
 #: What every model's library is linked with, beside its own model.c.
 SUPPORT_SOURCES = tuple(Path(__file__).with_name(name) for name in ("support.c", "packed.c", "prepare.c", "measure.c"))
@@ -64,6 +63,8 @@ _LINK = ("-z", "noexecstack", "-z", "relro", "-z", "now", "--strip-debug")
 _PROGRAM_LIBRARIES = ("-ldl", "-lm", "-lpthread")
 # Shared objects that a library names as needed, by the last part of the triple.
 _C_LIBRARIES = {"gnu": ("libc.so.6", "libm.so.6", "libpthread.so.0"), "musl": ("libc.so",)}
+
+_run = partial(run_program, error=CompileError)
 
 
 def link_library(
@@ -186,7 +187,7 @@ def _tools(arch: str, abi: str) -> list[_Tool]:
         names = ["cc", "gcc", "clang", *names]
     found = [path for path in map(shutil.which, names) if path is not None]
     tools: list[_Tool] = [_CompilerDriver(found[0])] if found else []
-    zig = _find_zig()
+    zig = find_zig()
     if zig is not None:
         tools.append(_Zig(zig, arch, abi))
     return tools
@@ -252,28 +253,6 @@ def _version(program: str, option: str) -> str:
 @memoize
 def _ask_version(program: str, option: str, installed_ns: int) -> str:
     return f"{os.path.realpath(program)} {installed_ns} {_run([program, option])}"
-
-
-def _run(command: list[str]) -> str:
-    """What the command prints. Raises CompileError: it failed, or did not start."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    except OSError as error:
-        raise CompileError(f"{command[0]} did not start: {error.strerror}") from None
-    if done.returncode != 0:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        said = "\n".join(lines[:20]) or "it said nothing"
-        raise CompileError(f"{Path(command[0]).name} failed with status {done.returncode}:\n{said}")
-    return done.stdout
-
-
-def _find_zig() -> str | None:
-    spec = importlib.util.find_spec("ziglang")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        zig = Path(folder) / "zig"
-        if zig.is_file():
-            return str(zig)
-    return None
 
 
 def _arch_and_abi(triple: str) -> tuple[str, str]:

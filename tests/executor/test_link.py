@@ -15,6 +15,7 @@ import pytest
 from evo_tvm.errors import CompileError
 from evo_tvm.executor import link
 from evo_tvm.executor.link import EXPORTS, SUPPORT_SOURCES, link_library, link_program
+from evo_tvm.programs import find_zig
 
 MODEL_C = """
 #include <math.h>
@@ -88,7 +89,7 @@ def test_a_compiler_that_fails_gives_way_to_zig(source: Path, tmp_path: Path, mo
 
 @needs_zig
 def test_objects_of_another_compiler_are_linked(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    zig = link._find_zig()
+    zig = find_zig()
     assert zig
     kernel = tmp_path / "model.o"
     flags = ["-target", HOST, "-O2", "-fPIC", f"-I{SUPPORT_SOURCES[0].parent}"]
@@ -166,7 +167,7 @@ def test_a_program_with_zig(
 @needs_zig
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64", "riscv64"])
 def test_no_warning_from_zig(arch: str, tmp_path: Path) -> None:
-    zig = link._find_zig()
+    zig = find_zig()
     assert zig
     for source in SUPPORT_SOURCES:
         flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-c"]
@@ -223,7 +224,7 @@ def test_a_symbol_that_nobody_defines(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_python_m_ziglang_is_what_is_called() -> None:
     if importlib.util.find_spec("ziglang") is None:
         pytest.skip("the ziglang package is missing")
-    zig = link._find_zig()
+    zig = find_zig()
     assert zig is not None
     ours = subprocess.run([zig, "version"], capture_output=True, text=True, check=True).stdout
     theirs = subprocess.run([sys.executable, "-m", "ziglang", "version"], capture_output=True, text=True, check=True)
