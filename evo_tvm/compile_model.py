@@ -55,6 +55,7 @@ def compile(
     preprocessing: Preprocessing | None = None,
     accuracy: AccuracyGoal | None = None,
     measure: bool = False,
+    predict: bool = False,
 ) -> Artifact:
     """Compiles an ONNX model for a target.
 
@@ -68,7 +69,8 @@ def compile(
     algorithm to use, instead of the one that measurements or estimates speak for (`artifact.manifest.plan` has both).
     dump: a folder that gets the module after each phase; nothing comes from the cache then. progress: called with
     (phase, done, total). measure: kernels that were not measured yet are, in the few configurations that are predicted
-    to be best, on this machine; the user's tuning logs keep the times.
+    to be best, on this machine; the user's tuning logs keep the times. predict: "auto" decides by predicted times, and
+    compiles only what it takes, as it does for targets whose code this machine cannot run.
 
     Calibration data that are not in files cannot be told from others, so that such a model is calibrated each time.
     Raises ModelError, UnsupportedOperatorError, TargetError, UsageError, CompileError; InputError: calibration data
@@ -78,6 +80,8 @@ def compile(
         raise UsageError("unknown precision", expected=" or ".join(PRECISIONS), got=precision)
     if precision == "auto" and dump is not None:
         raise UsageError("is for one form of the model, and auto compiles several", where="dump")
+    if precision != "auto" and predict:
+        raise UsageError("is for precision auto, which measures otherwise", where="predict")
     if precision == "auto" and measure:
         raise UsageError("is for one form of the model, and auto measures several by itself", where="measure")
     request = QuantizeRequest(calib, quantize_options, samples, preprocessing, accuracy)
@@ -86,7 +90,7 @@ def compile(
     resolved = target if isinstance(target, Target) else resolve(target)
     cache = Cache(None) if dump is not None else open_cache()
     contents = (_model_digest(model), request.digest()) if cache.folder is not None else (None, None)
-    asked = repr((resolved, num_threads, precision, input_shapes, algorithms, user_digest(resolved)))
+    asked = repr((resolved, num_threads, precision, predict, input_shapes, algorithms, user_digest(resolved)))
     key = None if None in contents else digest(*map(str, contents), asked, _versions())
     if measure:
         key = None  # it depends on times that are not known yet
@@ -105,10 +109,10 @@ def compile(
         input_shapes = quantized.shapes if input_shapes is None else input_shapes
         said, examples = request.summary(quantized), quantized.examples
     if precision == "auto":
-        from evo_tvm.choose_precision import choose_precision
+        from evo_tvm.precision.choose import choose_precision
 
         artifact, report = choose_precision(
-            model, plain, resolved, num_threads, input_shapes, algorithms, examples, progress
+            model, plain, resolved, num_threads, input_shapes, algorithms, examples, progress, predict
         )
         said["precision"] = report.as_json()
     else:

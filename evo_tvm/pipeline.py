@@ -19,7 +19,7 @@ from evo_tvm.errors import UsageError
 from evo_tvm.executor.build import NO_KERNEL, Progress, build
 from evo_tvm.frontend import Imported, import_onnx
 from evo_tvm.gates.hook import Hook
-from evo_tvm.graph import Graph
+from evo_tvm.graph import Graph, Group
 from evo_tvm.passes.cancel_pairs import cancel_pairs
 from evo_tvm.passes.canonicalize import canonicalize
 from evo_tvm.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
@@ -128,7 +128,30 @@ GATES: Sequence[Callable[[Sequence[Hook], Target], Callable[[tvm.IRModule], tvm.
     lambda hooks, target: insert_exit_gates(hooks),
 )
 
-#: Kernel graph -> kernel graph, in order; between the first and the others algorithms are chosen.
+#: Kernel graph -> kernel graph, in order, for a target and with some layers in float; of None see `kernel_graph`.
+Rewrite = tuple[str, Callable[[Graph, Target, Set[str] | None], Graph]]
+
+#: What goes before `lower_integer`, which computes layers of quantized models in integers.
+TOWARDS_INTEGERS: Sequence[Rewrite] = (
+    ("unify_bytes", lambda graph, *_: unify_bytes(graph)),
+    ("drop_roundings", lambda graph, _, floats: graph if floats is None else drop_roundings(graph, floats)),
+    ("move_quantize", lambda graph, *_: move_quantize(graph)),
+)
+
+#: What goes behind it: what is computed in one kernel.
+FUSE: Sequence[Rewrite] = (
+    ("move_quantize", lambda graph, *_: move_quantize(graph)),
+    ("merge_sums", lambda graph, *_: merge_sums(graph)),
+    ("merge_rescale", lambda graph, _, floats: merge_rescale(graph) if floats is None else graph),
+    ("fold_scales", lambda graph, _, floats: graph if floats is None else fold_scales(graph)),
+    ("fuse_epilogues", lambda graph, *_: fuse_epilogues(graph)),
+    ("inline_dequantize", lambda graph, *_: inline_dequantize(graph)),
+    ("fold_permutes", lambda graph, *_: fold_permutes(graph)),
+    ("fold_shuffles", lambda graph, *_: fold_shuffles(graph)),
+    ("choose_layouts", lambda graph, target, _: choose_layouts(graph, target)),
+)
+
+#: Kernel graph -> kernel graph, in order, once algorithms are chosen.
 PLAN: Sequence[tuple[str, Callable[[Graph, Target], Graph]]] = (
     ("narrow_tiles", narrow_tiles),
     ("tile_branches", tile_branches),
@@ -269,13 +292,18 @@ def measure_best(
 
 @dataclass(frozen=True)
 class Planned:
-    """A model as kernels, with their algorithms and layouts. explained: why; predictions: what each kernel that runs is
-    expected to take, in order, in milliseconds."""
+    """A model as kernels, with their algorithms and layouts. explained: why; predictions: what each of `kernels` is
+    expected to take, in milliseconds."""
 
     graph: Graph
     explained: tuple[Explained, ...]
     stayed_float: tuple[StayedFloat, ...]
     predictions: tuple[Prediction, ...]
+
+    @property
+    def kernels(self) -> tuple[Group, ...]:
+        """The groups that run, in order."""
+        return tuple(group for group in self.graph.groups if group.anchor.kind not in NO_KERNEL)
 
 
 def plan(
@@ -289,17 +317,14 @@ def plan(
 ) -> Planned:
     """All that is decided before code is made of it; float_layers: as of `kernel_graph`. known: what decides, in place
     of all that there is for the target."""
-    graph, stayed_float = kernel_graph(imported.module, target, float_layers)
+    graph, stayed_float = kernel_graph(imported.module, target, float_layers, writer)
     known = known or Knowledge.of(target)
     ranking = known.ranking(target, num_threads)
     graph = fuse_depthwise_pointwise(graph, target, num_threads, known.log, ranking)
     graph, explained = choose_algorithms(graph, target, num_threads, known.log, algorithms or {}, ranking)
     if writer:
         writer.write("choose_algorithms", graph_text(graph))
-    for name, rewrite in PLAN:
-        graph = rewrite(graph, target)
-        if writer:
-            writer.write(name, graph_text(graph))
+    graph = _rewritten(PLAN, writer, graph, target)
     kernels = [group for group in graph.groups if group.anchor.kind not in NO_KERNEL]
     predictions = predict_groups(graph, kernels, target, num_threads, known.predictor)
     of_layer = dict(zip([group.name for group in kernels], predictions, strict=True))
@@ -324,23 +349,33 @@ def batched(specs: Sequence[TensorSpec], batch: int) -> tuple[TensorSpec, ...]:
 
 
 def kernel_graph(
-    module: tvm.IRModule, target: Target, float_layers: Set[str] | None = None
+    module: tvm.IRModule, target: Target, float_layers: Set[str] | None = None, writer: Dump | None = None
 ) -> tuple[Graph, tuple[StayedFloat, ...]]:
     """The cleaned-up module as kernels, none of which has its algorithm yet; and what of it could be in integers.
 
     float_layers: names of layers of a quantized model that are computed in float all the same; what is rounded to no
     use is not rounded either. None: all that the model has in integers, and every byte as it says.
     """
-    graph = unify_bytes(read_relax(module))
-    if float_layers is not None:
-        graph = drop_roundings(graph, float_layers)
-    graph, known = lower_integer(move_quantize(graph), target, float_layers or frozenset())
+    graph = read_relax(module)
+    if writer:
+        writer.write("read_relax", graph_text(graph))
+    graph = _rewritten(TOWARDS_INTEGERS, writer, graph, target, float_layers)
+    graph, known = lower_integer(graph, target, float_layers or frozenset())
+    if writer:
+        writer.write("lower_integer", graph_text(graph))
     stayed_float = find_float_layers(graph, known)
-    graph = merge_sums(move_quantize(graph))
-    graph = merge_rescale(graph) if float_layers is None else fold_scales(graph)
-    graph = inline_dequantize(fuse_epilogues(graph))
-    graph = fold_shuffles(fold_permutes(graph))
-    return choose_layouts(graph, target), stayed_float
+    return _rewritten(FUSE, writer, graph, target, float_layers), stayed_float
+
+
+def _rewritten(
+    steps: Sequence[tuple[str, Callable[..., Graph]]], writer: Dump | None, graph: Graph, *more: object
+) -> Graph:
+    """What the steps make of the graph, one by one; `more`: what each is told beside it."""
+    for name, rewrite in steps:
+        graph = rewrite(graph, *more)
+        if writer:
+            writer.write(name, graph_text(graph))
+    return graph
 
 
 def _silent(phase: str, done: int, total: int) -> None:

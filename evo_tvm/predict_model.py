@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evo_tvm.decide import Knowledge, config_text
 from evo_tvm.errors import UsageError
 from evo_tvm.executor.build import NO_KERNEL
-from evo_tvm.executor.program import plan_program
+from evo_tvm.executor.plan_program import plan_program
 from evo_tvm.kernels.lower_group import lower_group
 from evo_tvm.pipeline import clean, plan
 from evo_tvm.plan.storage import Placement

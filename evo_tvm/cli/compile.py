@@ -54,6 +54,7 @@ from evo_tvm.errors import UsageError
 )
 @click.option("--explain", is_flag=True, help="Show the algorithms of each layer, their times, and why one was taken.")
 @budget_option
+@click.option("--predict", is_flag=True, help="--precision auto: decide by predicted times, and compile once.")
 @click.option("--measure", is_flag=True, help="Measure the few configurations of each kernel that are predicted best.")
 @click.option("--dump", metavar="DIR", type=PATH, help="Write the module after each phase into this folder.")
 @quantize_options
@@ -71,6 +72,7 @@ def compile_(
     algorithms: tuple[str, ...],
     explain: bool,
     budget_ms: float | None,
+    predict: bool,
     measure: bool,
     dump: Path | None,
     as_json: bool,
@@ -97,6 +99,7 @@ def compile_(
             dump=dump,
             progress=step,
             measure=measure,
+            predict=predict,
             **quantization,
         )
         artifact.save(output)

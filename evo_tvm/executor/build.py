@@ -17,7 +17,8 @@ from evo_tvm.executor.emit_batch import emit_batch_c, sample_stride
 from evo_tvm.executor.kernel_key import kernel_key
 from evo_tvm.executor.link import EXPORTS, GATE_EXPORTS, SUPPORT_SOURCES, link_library
 from evo_tvm.executor.peak import build_peak
-from evo_tvm.executor.program import LoweredRectangle, Program, plan_program
+from evo_tvm.executor.plan_program import LoweredRectangle, plan_program
+from evo_tvm.executor.program import Program
 from evo_tvm.executor.schedule_group import algorithm_name, loops_text, schedule_group
 from evo_tvm.executor.workers import Workers
 from evo_tvm.graph import Graph, Group

@@ -14,7 +14,8 @@ from tvm.ir import save_json
 from evo_tvm.executor.cache import digest
 from evo_tvm.executor.revision import NOT_SHAPING_KERNELS, revision
 from evo_tvm.graph import Value
-from evo_tvm.kernels.lower_group import LoweredGroup, Parameter
+from evo_tvm.kernels.lower_group import LoweredGroup
+from evo_tvm.kernels.parameters import Parameter
 from evo_tvm.target import Target
 
 #: Taken when the sources are read, not when the first kernel is compiled: they may have changed by then.

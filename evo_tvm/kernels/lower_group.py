@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import te, tirx
@@ -19,22 +19,9 @@ from evo_tvm.graph import Graph, Group, Op, Value
 from evo_tvm.kernels import elementwise
 from evo_tvm.kernels.normalize import layer_norm, softmax
 from evo_tvm.kernels.pack import Packing
+from evo_tvm.kernels.parameters import Parameter, Parameters
 from evo_tvm.kernels.pool import global_avg_pool2d
-from evo_tvm.kernels.signed_bytes import lacking
-from evo_tvm.plan.storage import Placement, View, permuted
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One pointer that a kernel takes: a constant in a packing, or a view of a value.
-
-    data: elements that are no value of the graph, such as a table of places; the kernel takes them as they are.
-    """
-
-    name: str
-    view: View | None = None
-    packing: Packing | None = None
-    data: np.ndarray | None = field(default=None, compare=False)
+from evo_tvm.plan.storage import Placement, permuted
 
 
 @dataclass(frozen=True)
@@ -75,24 +62,8 @@ def _plain_parameter(value: Value, placement: Placement) -> Parameter:
 _NARROWING = ("conv2d", "depthwise_conv2d")
 
 
-class Lowering:
-    """A group on its way into TE: algorithms declare their parameters here, in order.
-
-    values: the group's inputs; out: its output; lanes: float32 lanes of the target's vectors; signed_bytes: it
-    multiplies signed bytes only.
-    """
-
-    def __init__(
-        self, graph: Graph, placement: Placement, group: Group, lanes: int, signed_bytes: bool = False
-    ) -> None:
-        self.graph, self.placement, self.group, self.lanes = graph, placement, group, lanes
-        self.signed_bytes = signed_bytes
-        self._lacking: np.ndarray | None = None
-        self._changed: dict[int, np.ndarray] = {}
-        self.values = [graph.values[n] for n in group.inputs]
-        self.out = graph.values[group.output]
-        self.parameters: list[Parameter] = []
-        self.tensors: list[te.Tensor] = []
+class Lowering(Parameters):
+    """A group on its way into TE: an algorithm declares its parameters here, and gives its stage."""
 
     def run(self) -> tuple[tirx.PrimFunc, list[Parameter]]:
         """The function and its parameters."""
@@ -130,61 +101,6 @@ class Lowering:
             block, access = _user(sch, tensor.name)
             sch.transform_layout(block, access, _flat_index(view.strides), assume_injective_transform=True)
         return sch.mod["main"]
-
-    # -- parameters -----------------------------------------------------------------------------------------------
-
-    def _placeholder(self, parameter: Parameter, shape: tuple[int, ...]) -> te.Tensor:
-        dtype = self.graph.values[parameter.name].dtype if parameter.data is None else str(parameter.data.dtype)
-        dtype = dtype if parameter.packing is None else parameter.packing.dtype(dtype)
-        tensor = te.placeholder(shape, name=f"p{len(self.parameters)}", dtype=dtype)
-        self.parameters.append(parameter)
-        self.tensors.append(tensor)
-        return tensor
-
-    def constant(self, index: int, packing: Packing) -> te.Tensor:
-        """Input `index`, whose elements are known, as `packing` lays them out."""
-        if index in self._changed:
-            return self.table(packing.apply(self._changed[index]))
-        return self._placeholder(Parameter(self.values[index].name, packing=packing), packing.shape)
-
-    def table(self, data: np.ndarray) -> te.Tensor:
-        """A constant that the algorithm makes; the same array in several kernels is stored once."""
-        return self._placeholder(Parameter("table", data=data), data.shape)
-
-    def centre(self, op: Op) -> bool:
-        """Whether the bytes that `op` multiplies are to be taken as signed ones, 128 less. If so, what its sums then
-        lack is added behind them."""
-        data, weight = (self.values[a] for a in op.args[:2])
-        if not self.signed_bytes or data.dtype != "uint8":
-            return False
-        assert weight.data is not None, "weights of bytes are known"
-        self._lacking = lacking(weight.data, 1 if op.kind == "dense" else 0)
-        return True
-
-    def data(self, index: int, padding: tuple[int, int, int, int] = (0, 0, 0, 0)) -> te.Tensor:
-        """A rank-4 value as (N, C/b, H, W, b), `padding` of its border included."""
-        value = self.values[index]
-        view = self.placement.view(value.name, (*value.shape, 1), padding)
-        return self._placeholder(Parameter(value.name, view), view.shape)
-
-    def matrix(self, index: int, shape: tuple[int, int]) -> te.Tensor:
-        """A value without border as a matrix."""
-        name = self.values[index].name
-        return self._placeholder(Parameter(name, self.placement.view(name, shape)), shape)
-
-    def strided(self, index: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> te.Tensor:
-        """A value without border as `shape`, whose elements lie `strides` apart; a constant is compact."""
-        value = self.values[index]
-        if value.data is not None:
-            return self.constant(index, Packing("plain", shape))
-        view = replace(self.placement.view(value.name), shape=shape, strides=strides)
-        return self._placeholder(Parameter(value.name, view), shape)
-
-    @property
-    def image(self) -> tuple[int, int]:
-        """Rows and columns of the result."""
-        _, _, height, width = self.out.shape
-        return height, width
 
     # -- anchors --------------------------------------------------------------------------------------------------
 
@@ -293,14 +209,6 @@ class Lowering:
         shape = tuple(int(e) for e in stage.shape)
         return self._output(shape, shape[4], lambda *index: stage[index])
 
-    def _whole(self, index: int) -> te.Tensor:
-        """A value in its logical shape."""
-        value = self.values[index]
-        if value.data is not None:
-            return self.constant(index, Packing("plain", value.shape or (1,)))
-        view = self.placement.view(value.name, value.shape or (1,))
-        return self._placeholder(Parameter(value.name, view), view.shape)
-
     def _output(self, shape: tuple[int, ...], block: int, anchor: Callable[..., Expr] | None) -> te.Tensor:
         """The stage "output" of `shape`: the group's elementwise operators over `anchor`'s value at each index.
 
@@ -375,12 +283,6 @@ class Lowering:
             return tensor[tuple(0 if e == 1 else i for e, i in zip(seen, tail, strict=True)) or (0,)]
 
         return load
-
-    def _seen(self, index: int, shape: tuple[int, ...]) -> te.Tensor:
-        value = self.values[index]
-        if value.data is not None:
-            return self.constant(index, Packing("plain", shape))
-        return self._placeholder(Parameter(value.name, self.placement.view(value.name, shape)), shape)
 
     def _blocked_operand(self, index: int, block: int) -> Callable[[tuple[Expr, ...]], Expr]:
         value = self.values[index]

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 import evo_tvm
 from evo_tvm.cli import app
 from evo_tvm.cli._show import show, show_json, size_text
+from evo_tvm.pipeline import CLEAN_UP, FUSE, PLAN, TOWARDS_INTEGERS
 
 
 def invoke(*arguments: object) -> Result:
@@ -56,7 +57,14 @@ def test_compile_fixes_free_dimensions_and_reports_as_json(free_onnx: Path, tmp_
 
 def test_compile_dumps_the_module_after_each_phase(small_onnx: Path, tmp_path: Path) -> None:
     invoke("compile", small_onnx, "-o", tmp_path / "m.evo", "--dump", tmp_path / "phases")
-    assert len(list((tmp_path / "phases").iterdir())) > 3
+    names = [path.stem.partition("_")[2] for path in sorted((tmp_path / "phases").iterdir())]
+    towards, fuse, planned = ([name for name, _ in steps] for steps in (TOWARDS_INTEGERS, FUSE, PLAN))
+    assert names == [
+        *("import", *(step.info.name for step in CLEAN_UP)),
+        *("read_relax", *towards, "lower_integer", *fuse),
+        *("choose_algorithms", *planned, "main"),
+    ]
+    assert all(path.stat().st_size for path in (tmp_path / "phases").iterdir())
 
 
 def test_run_gives_what_onnx_runtime_gives(small_onnx: Path, small_evo: Path, image: Path, tmp_path: Path) -> None:

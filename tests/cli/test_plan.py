@@ -103,7 +103,8 @@ def test_explain_says_what_was_considered_and_inspect_the_same(two_layers: Path,
     shown = evo("compile", two_layers, "-o", made, "--explain")
     assert shown.status == 0, shown.err
     assert "  1 layer: same\n" in shown.out and "  1 layer: half\n" in shown.out
-    assert "refused: its stride or dilation is not 1" in shown.out and "estimated" in shown.out
+    assert "refused: its stride or dilation is not 1" in shown.out
+    assert "predicted" in shown.out or "estimated" in shown.out  # as there is a predictor for this machine, or none
     plan = evo("inspect", made, "--plan").out
     assert plan.strip() and shown.out.startswith(plan)
     assert "plan" in evo("inspect", made).out and "prepared" in evo("inspect", made).out

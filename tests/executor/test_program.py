@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from evo_tvm.executor.program import Call, Copy, FillBorder, Pointer, Program, plan_program
+from evo_tvm.executor.plan_program import plan_program
+from evo_tvm.executor.program import Call, Copy, FillBorder, Pointer, Program
 from evo_tvm.graph import Graph
 from evo_tvm.kernels.lower_group import lower_group
 from evo_tvm.plan.assign_layouts import assign_layouts

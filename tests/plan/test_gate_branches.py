@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from evo_tvm.errors import CompileError
-from evo_tvm.executor.program import Call, Copy, FillBorder, Program, plan_program
+from evo_tvm.executor.plan_program import plan_program
+from evo_tvm.executor.program import Call, Copy, FillBorder, Program
 from evo_tvm.graph import Graph, Group, Guard, Part, Value
 from evo_tvm.kernels.lower_group import lower_group
 from evo_tvm.plan.assign_layouts import assign_layouts

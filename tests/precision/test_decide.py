@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from evo_tvm.decide_precision import decide_precisions
 from evo_tvm.plan.link_layers import Link
+from evo_tvm.precision.decide import decide_precisions
 
 CHAIN = [Link("a", "b", 100), Link("b", "c", 100)]
 

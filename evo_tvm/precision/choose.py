@@ -1,27 +1,30 @@
 """`precision="auto"`: each layer of a quantized model in float or in integers, whichever makes the model faster.
 
-Both pure forms are compiled and their kernels timed; layers whose integers take longer, conversions included, become
-float; and the fastest whole form is taken. So the result is at least as fast as the better of the two pure forms. No
-form rounds what the pure integers do not round, so that no layer loses more than there.
+Both pure forms are compiled and their kernels timed, or only planned and predicted; layers whose integers take longer,
+conversions included, become float; and the fastest whole form is taken. So where it is measured, the result is at least
+as fast as the better of the two pure forms. No form rounds what the pure integers do not round, so that no layer loses
+more than there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from evo_tvm.artifact import Artifact
-from evo_tvm.decide_precision import decide_precisions
 from evo_tvm.errors import UsageError
+from evo_tvm.frontend import Imported
 from evo_tvm.frontend.read_model import ModelSource
-from evo_tvm.judge_precision import Feed, Judge, judge_for
-from evo_tvm.pipeline import Assembled, assemble, clean
+from evo_tvm.pipeline import Assembled, Planned, assemble, clean, plan
 from evo_tvm.plan.link_layers import Link, link_layers
 from evo_tvm.plan.lower_integer import integer_layers
 from evo_tvm.plan.read_relax import read_relax
 from evo_tvm.plan.unify_bytes import unify_bytes
-from evo_tvm.precision_report import Form, LayerPrecision, PrecisionReport
+from evo_tvm.precision.decide import decide_precisions
+from evo_tvm.precision.judge import Feed, Judge, Measurements, Predictions, runs_here
+from evo_tvm.precision.report import Form, LayerPrecision, PrecisionReport
 from evo_tvm.target import Target
+from evo_tvm.workload import workload_of
 
 if TYPE_CHECKING:
     from evo_tvm.executor.build import Progress
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
 _MIXED = 3
 #: Outputs of a mixed form may be this much worse than those of the pure integers, by chance: it rounds less.
 _CHANCE_DB = 2.0
-#: What compiles the model with some layers in float; of None see `pipeline.kernel_graph`.
-Build = Callable[[Set[str] | None], Assembled]
+#: A form of the model, compiled, or planned where predictions decide.
+_Model = TypeVar("_Model", Assembled, Planned)
 
 
 def choose_precision(
@@ -43,21 +46,18 @@ def choose_precision(
     algorithms: Mapping[str, str] | None = None,
     samples: Sequence[Feed] = (),
     progress: Progress | None = None,
+    predict: bool = False,
 ) -> tuple[Artifact, PrecisionReport]:
     """The fastest form of a quantized model, and why it is.
 
     plain: the float model that it was made of; where it is None, the float form is the quantized model without its
     roundings, its weights as they were rounded. samples: inputs by name, to take errors over; random ones where there
-    are none. Where this machine cannot run the target's code, estimates decide. Other arguments and errors are those of
-    `evo_tvm.compile`.
+    are none. predict: decide by predicted times; the form that is taken is then the only one that is compiled. So it is
+    where this machine cannot run the target's code. Other arguments and errors are those of `evo_tvm.compile`.
 
     Raises UsageError: no layer is in integers.
     """
     imported = clean(quantized, input_shapes, progress)
-
-    def build(float_layers: Set[str] | None) -> Assembled:
-        return assemble(imported, target, num_threads, algorithms, progress, float_layers=float_layers)
-
     graph = unify_bytes(read_relax(imported.module))
     layers = integer_layers(graph)
     if not layers:
@@ -65,28 +65,77 @@ def choose_precision(
             "there is nothing to choose: no layer of the model is in integers",
             hint="Give a quantized model, or calibration data to quantize it with.",
         )
+    float_model = clean(plain, input_shapes, progress) if plain is not None else None
+
+    def build(float_layers: Set[str] | None) -> Assembled:
+        return assemble(imported, target, num_threads, algorithms, progress, float_layers=float_layers)
+
+    def build_float() -> Assembled:
+        if float_model is None:
+            return build(frozenset(layers))
+        return assemble(float_model, target, num_threads, algorithms, progress)
+
+    links = link_layers(graph, layers)
+    if predict or not runs_here(target):
+        report = _by_predictions(imported, float_model, target, num_threads, algorithms, layers, links)
+        if report.chosen == "fp32":
+            return build_float().artifact, report
+        floats = frozenset(layer.layer for layer in report.layers if layer.precision == "fp32")
+        return build(None if report.chosen == "int8" else floats).artifact, report
     everywhere = build(frozenset(layers))
-    pure = {"fp32": everywhere, "int8": build(None)}
-    if plain is not None:
-        pure["fp32"] = assemble(clean(plain, input_shapes, progress), target, num_threads, algorithms, progress)
-    judge = judge_for(pure["int8"], target, num_threads, samples)
-    chosen, report = choose_form(pure, everywhere, build, layers, link_layers(graph, layers), judge)
+    pure = {"fp32": everywhere if float_model is None else build_float(), "int8": build(None)}
+    judge = Measurements(num_threads, samples, everywhere.artifact.manifest.inputs)
+    chosen, report = choose_form(pure, everywhere, build, layers, links, judge, compiled_in_integers)
     return chosen.artifact, report
 
 
+def _by_predictions(
+    imported: Imported,
+    float_model: Imported | None,
+    target: Target,
+    num_threads: int,
+    algorithms: Mapping[str, str] | None,
+    layers: Sequence[str],
+    links: Sequence[Link],
+) -> PrecisionReport:
+    """Which form is predicted to be the fastest; float_model: as of `choose_precision`, cleaned up."""
+
+    def build(float_layers: Set[str] | None) -> Planned:
+        return plan(imported, target, num_threads, algorithms, float_layers=float_layers)
+
+    everywhere = build(frozenset(layers))
+    pure = {"fp32": everywhere, "int8": build(None)}
+    if float_model is not None:
+        pure["fp32"] = plan(float_model, target, num_threads, algorithms)
+    judge = Predictions(target, pure.values())
+    return choose_form(pure, everywhere, build, layers, links, judge, planned_in_integers)[1]
+
+
+def compiled_in_integers(form: Assembled) -> set[str]:
+    """Layers whose kernels compute in integers."""
+    return {layer for kernel in form.artifact.manifest.kernels if kernel.dtype == "int8" for layer in kernel.layers}
+
+
+def planned_in_integers(form: Planned) -> set[str]:
+    """The same before it is compiled."""
+    return {group.name for group in form.kernels if workload_of(form.graph, group).dtype == "uint8"}
+
+
 def choose_form(
-    pure: Mapping[str, Assembled],
-    everywhere: Assembled,
-    build: Build,
+    pure: Mapping[str, _Model],
+    everywhere: _Model,
+    build: Callable[[Set[str] | None], _Model],
     layers: Sequence[str],
     links: Sequence[Link],
     judge: Judge,
-) -> tuple[Assembled, PrecisionReport]:
-    """The choice, by what `judge` says. pure: "fp32" and "int8". everywhere: all of `layers` in float."""
+    in_integers: Callable[[_Model], Set[str]],
+) -> tuple[_Model, PrecisionReport]:
+    """The choice, by what `judge` says. pure: "fp32" and "int8". everywhere: all of `layers` in float. build: makes the
+    model with some layers in float; of None see `pipeline.kernel_graph`. in_integers: layers that compute in integers.
+    """
     forms, floats = dict(pure), {"fp32": frozenset(layers), "int8": frozenset[str]()}
     forms["fused"], floats["fused"] = build(frozenset()), frozenset()
-    kernels = forms["fused"].artifact.manifest.kernels
-    integers = {layer for kernel in kernels if kernel.dtype == "int8" for layer in kernel.layers}
+    integers = in_integers(forms["fused"])
     candidates = [layer for layer in layers if layer in integers]
     profiled = {"fp32": everywhere, "int8": forms["fused"]}
     while True:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,16 +14,17 @@ import pytest
 
 import evo_tvm
 from evo_tvm.bench import zoo
-from evo_tvm.choose_precision import choose_form, choose_precision
+from evo_tvm.decide import Knowledge
 from evo_tvm.errors import UsageError
 from evo_tvm.frontend import Imported
-from evo_tvm.judge_precision import Estimates, by_layer, judge_for
-from evo_tvm.pipeline import Assembled, assemble, clean
+from evo_tvm.pipeline import Assembled, assemble, clean, plan
 from evo_tvm.plan.link_layers import Link
 from evo_tvm.plan.lower_integer import integer_layers
 from evo_tvm.plan.read_relax import read_relax
 from evo_tvm.plan.unify_bytes import unify_bytes
-from evo_tvm.precision_report import PrecisionReport
+from evo_tvm.precision.choose import choose_form, choose_precision, compiled_in_integers, planned_in_integers
+from evo_tvm.precision.judge import Predictions, by_layer, runs_here
+from evo_tvm.precision.report import PrecisionReport
 from evo_tvm.quantize.options import QuantizeOptions
 from evo_tvm.target import resolve
 from tests.quantized_models import QuantizedBuilder
@@ -80,7 +81,9 @@ def chosen(
 ) -> tuple[Any, PrecisionReport]:
     times = (dict(zip(LAYERS, some, strict=True)) for some in (float_ms, int_ms))
     pure = {"fp32": form(ALL), "int8": form(None)}
-    return choose_form(pure, form(ALL), form, LAYERS, LINKS, FakeJudge(*times, more_ms or {}, db or {}))
+    return choose_form(
+        pure, form(ALL), form, LAYERS, LINKS, FakeJudge(*times, more_ms or {}, db or {}), compiled_in_integers
+    )
 
 
 def test_layers_whose_integers_take_longer_are_float() -> None:
@@ -114,7 +117,7 @@ def test_a_form_that_only_once_is_faster_is_not_taken() -> None:
 
     pure = {"fp32": form(ALL), "int8": form(None)}
     times = (dict(zip(LAYERS, some, strict=True)) for some in ([1, 1, 1], [0.5, 3, 0.5]))
-    _, report = choose_form(pure, form(ALL), form, LAYERS, LINKS, Lucky(*times, {}, {}))
+    _, report = choose_form(pure, form(ALL), form, LAYERS, LINKS, Lucky(*times, {}, {}), compiled_in_integers)
     assert (report.chosen, report.reason) == ("mixed 1", "faster than int8 in 2 of 3 turns")
 
 
@@ -135,7 +138,7 @@ def test_what_is_slower_among_its_neighbours_goes_back() -> None:
 
     times = (dict(zip(LAYERS, some, strict=True)) for some in ([1, 1, 1], [0.5, 3, 0.5]))
     pure = {"fp32": form(ALL), "int8": form(None)}
-    _, report = choose_form(pure, form(ALL), form, LAYERS, LINKS, Surprising(*times, {}, {}))
+    _, report = choose_form(pure, form(ALL), form, LAYERS, LINKS, Surprising(*times, {}, {}), compiled_in_integers)
     assert report.chosen == "fp32"
     assert len(report.forms) == 4, "the next choice is all integers, which is there already"
 
@@ -195,29 +198,54 @@ def all_choices(imported: Imported) -> list[frozenset[str] | None]:
     return [None, *(frozenset(c) for size in range(3) for c in itertools.combinations(layers, size))]
 
 
-def test_estimates_where_the_code_cannot_run() -> None:
+def test_forms_are_predicted_before_they_are_compiled() -> None:
     imported, target = clean(tiny().model()), resolve("host")
     layers = integer_layers(unify_bytes(read_relax(imported.module)))
-    everywhere, integers = (assemble(imported, target, 1, float_layers=f) for f in (frozenset(layers), frozenset()))
-    judge = Estimates(target, 1)
+    everywhere, integers = (
+        plan(imported, target, 1, float_layers=f, known=Knowledge()) for f in (frozenset(layers), frozenset())
+    )
+    assert planned_in_integers(everywhere) == set()
+    assert planned_in_integers(integers) == compiled_in_integers(
+        assemble(imported, target, 1, float_layers=frozenset())
+    )
+    judge = Predictions(target, [everywhere, integers])
+    assert judge.source == "estimated"
     found = judge.layers_ms({"fp32": everywhere, "int8": integers}, layers)
     assert all(0 < found[form][layer] < 1 for form in found for layer in layers)
-    whole = judge.wholes_ms({"int8": integers})["int8"]
-    assert whole == (pytest.approx(sum(found["int8"].values())),)
+    assert judge.wholes_ms({"int8": integers})["int8"] == (sum(p.value for p in integers.predictions),)
     assert 0 < judge.element_ms() < 1e-4
     assert judge.outputs_db({"int8": integers}, "int8") == {}
+    learnt = replace(everywhere, predictions=tuple(replace(p, source="predictor") for p in everywhere.predictions))
+    assert Predictions(target, [learnt, integers]).source == "predicted"
 
 
-def test_what_cannot_run_here_is_estimated() -> None:
-    manifest = SimpleNamespace(target=SimpleNamespace(arch="riscv64", name="board", features=()))
-    form: Any = SimpleNamespace(artifact=SimpleNamespace(manifest=manifest))
-    assert judge_for(form, resolve("host"), 1).source == "estimated"
+def test_only_what_predictions_choose_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+
+    def counted(*arguments: Any, **options: Any) -> Assembled:
+        compiled.append(options.get("float_layers"))
+        return assemble(*arguments, **options)
+
+    monkeypatch.setattr("evo_tvm.precision.choose.assemble", counted)
+    artifact, report = choose_precision(tiny().model(), None, resolve("host"), predict=True)
+    assert len(compiled) == 1 and report.source in ("predicted", "estimated")
+    assert report.chosen in {form.name for form in report.forms} and artifact.manifest.kernels
+    assert {form.outputs_db for form in report.forms} == {None}
+
+
+def test_predict_is_for_auto() -> None:
+    with pytest.raises(UsageError, match="is for precision auto"):
+        evo_tvm.compile(zoo.build("mobilenetv2", size=32), predict=True)
+
+
+def test_what_cannot_run_here_is_predicted() -> None:
+    assert runs_here(resolve("host"))
+    assert not runs_here(resolve("rv64gcv" if resolve("host").arch != "riscv64" else "haswell"))
 
 
 def test_kernels_of_no_layer_count_for_the_next_one() -> None:
     times = [("pad", 1.0), ("a", 2.0), ("a", 3.0), ("pool", 4.0), ("b", 5.0), ("end", 6.0)]
-    kernels: Any = [SimpleNamespace(layers=(name,), min_ms=ms) for name, ms in times]
-    assert by_layer(kernels, ["a", "b"]) == {"a": 6.0, "b": 9.0}
+    assert by_layer(times, ["a", "b"]) == {"a": 6.0, "b": 9.0}
 
 
 def test_a_model_without_integers() -> None:

@@ -44,7 +44,8 @@ class Form:
 
 @dataclass(frozen=True)
 class PrecisionReport:
-    """chosen: the name of a form. source: "measured" on this machine, or "estimated" for another.
+    """chosen: the name of a form. source: "measured" on this machine; "predicted", for another or as was
+    asked for; or "estimated", where there is no predictor.
 
     forms: "fp32" and "int8" are the pure ones, as `--precision` gives them; "fused" is "int8" without the roundings in
     the middle of kernels; each "mixed" has layers in float besides. layers: in the order of the model.

@@ -1,22 +1,21 @@
-"""What forms of one model take: measured where this machine runs them, estimated where it does not."""
+"""What forms of one model take: measured where this machine runs them, predicted where it does not."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.bench.inputs import random_inputs
 from evo_tvm.bench.timing import SETTLE_S, measure
-from evo_tvm.errors import ArtifactError
-from evo_tvm.pipeline import Assembled
+from evo_tvm.pipeline import Assembled, Planned
 from evo_tvm.quantize.measure_error import sqnr_db
-from evo_tvm.runtime.module import Module, check_cpu
-from evo_tvm.runtime.timing import KernelProfile
+from evo_tvm.runtime import cpu
+from evo_tvm.runtime.module import Module
+from evo_tvm.spec import TensorSpec
 from evo_tvm.target import Target
 
 Feed = Mapping[str, npt.NDArray[Any]]
@@ -32,19 +31,19 @@ _CONVERTED_BYTES = 5
 
 
 class Judge(Protocol):
-    """Says what each form takes. All forms have the same inputs and outputs."""
+    """Says what each form takes: an `Assembled`, or a `Planned`. All forms have the same inputs and outputs."""
 
-    #: "measured" or "estimated".
+    #: "measured", "predicted" or "estimated".
     source: str
 
-    def layers_ms(self, forms: Mapping[str, Assembled], layers: Sequence[str]) -> dict[str, dict[str, float]]:
+    def layers_ms(self, forms: Mapping[str, Any], layers: Sequence[str]) -> dict[str, dict[str, float]]:
         """Form -> layer -> milliseconds of its kernel and of those, of no layer, that run between it and the last one.
 
         A layer is not there where it is part of another one's kernel.
         """
         ...
 
-    def wholes_ms(self, forms: Mapping[str, Assembled]) -> dict[str, tuple[float, ...]]:
+    def wholes_ms(self, forms: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
         """Form -> milliseconds of a run, the shortest of each turn."""
         ...
 
@@ -52,19 +51,14 @@ class Judge(Protocol):
         """Of converting one number."""
         ...
 
-    def outputs_db(self, forms: Mapping[str, Assembled], reference: str) -> dict[str, float]:
+    def outputs_db(self, forms: Mapping[str, Any], reference: str) -> dict[str, float]:
         """Form -> SQNR in dB against `reference`, of the worst output; nothing where they cannot run."""
         ...
 
 
-def judge_for(form: Assembled, target: Target, num_threads: int, samples: Sequence[Feed] = ()) -> Judge:
-    """Measurements where this machine can run `form`, else estimates. samples: inputs to take errors over."""
-    try:
-        check_cpu(form.artifact.manifest, "")
-    except ArtifactError:
-        return Estimates(target, num_threads)
-    inputs = form.artifact.manifest.inputs
-    return Measurements(num_threads, samples or [random_inputs(inputs, seed) for seed in range(_RANDOM_INPUTS)])
+def runs_here(target: Target) -> bool:
+    """Whether this machine runs the target's code."""
+    return target.arch == cpu.arch() and set(target.required_features) <= set(cpu.features())
 
 
 class Measurements:
@@ -72,8 +66,10 @@ class Measurements:
 
     source = "measured"
 
-    def __init__(self, num_threads: int, samples: Sequence[Feed]) -> None:
-        self._num_threads, self._samples = num_threads, samples
+    def __init__(self, num_threads: int, samples: Sequence[Feed], inputs: Sequence[TensorSpec] = ()) -> None:
+        """samples: inputs to take errors over; where there are none, random ones for `inputs`."""
+        self._samples = samples or [random_inputs(inputs, seed) for seed in range(_RANDOM_INPUTS)]
+        self._num_threads = num_threads
         self._modules: dict[int, tuple[Assembled, Module]] = {}
         self._gbytes_per_s: float | None = None
 
@@ -84,7 +80,7 @@ class Measurements:
                 time.sleep(SETTLE_S)
                 profile = self._module(form).profile(repeat=_PROFILE_RUNS, inputs=self._samples[0])
                 self._gbytes_per_s = profile.memory_gbytes_per_s
-                turn = by_layer(profile.kernels, layers)
+                turn = by_layer([(next(iter(k.layers), ""), k.min_ms) for k in profile.kernels], layers)
                 found[name] = {layer: min(ms, found[name].get(layer, ms)) for layer, ms in turn.items()}
         return found
 
@@ -118,46 +114,44 @@ class Measurements:
         return lambda: module.run(sample)
 
 
-class Estimates:
-    """The analytic rules that choose algorithms where nothing was measured: arithmetic and memory of the layers."""
+class Predictions:
+    """What forms are predicted to take, before they are compiled: by the target's predictor, and by the analytic rules
+    that choose algorithms where it knows nothing. Each form is a `Planned`.
 
-    source = "estimated"
+    source: "predicted", or "estimated" where rules alone speak.
+    """
 
-    def __init__(self, target: Target, num_threads: int) -> None:
-        self._target, self._num_threads = target, num_threads
+    def __init__(self, target: Target, forms: Iterable[Planned]) -> None:
+        self._target = target
+        learnt = any(found.source == "predictor" for form in forms for found in form.predictions)
+        self.source = "predicted" if learnt else "estimated"
 
-    def layers_ms(self, forms: Mapping[str, Assembled], layers: Sequence[str]) -> dict[str, dict[str, float]]:
-        times = {name: self._layers(form) for name, form in forms.items()}
-        return {name: {layer: found[layer] for layer in layers if layer in found} for name, found in times.items()}
+    def layers_ms(self, forms: Mapping[str, Planned], layers: Sequence[str]) -> dict[str, dict[str, float]]:
+        return {name: by_layer(_predicted(form), layers) for name, form in forms.items()}
 
-    def wholes_ms(self, forms: Mapping[str, Assembled]) -> dict[str, tuple[float, ...]]:
-        return {name: (sum(self._layers(form).values()),) for name, form in forms.items()}
+    def wholes_ms(self, forms: Mapping[str, Planned]) -> dict[str, tuple[float, ...]]:
+        return {name: (sum(found.value for found in form.predictions),) for name, form in forms.items()}
 
     def element_ms(self) -> float:
         per_cycle = self._target.memory_bytes_per_cycle
         return _CONVERTED_BYTES / per_cycle / self._target.clock_hz * 1e3
 
-    def outputs_db(self, forms: Mapping[str, Assembled], reference: str) -> dict[str, float]:
+    def outputs_db(self, forms: Mapping[str, Planned], reference: str) -> dict[str, float]:
         return {}
 
-    def _layers(self, form: Assembled) -> dict[str, float]:
-        found = {}
-        for explained in form.explained:
-            workload, decision = explained.workload, explained.decision
-            algorithm = ALGORITHMS[workload.operator][decision.algorithm]
-            cycles = algorithm.cycles(workload, decision.config, self._target, self._num_threads)
-            cycles += algorithm.border_cycles(workload, decision.config, self._target)
-            found[explained.layer] = cycles / self._target.clock_hz * 1e3
-        return found
+
+def _predicted(form: Planned) -> list[tuple[str, float]]:
+    """(layer, milliseconds) of each kernel, in order."""
+    return [(group.name, found.value) for group, found in zip(form.kernels, form.predictions, strict=True)]
 
 
-def by_layer(kernels: Sequence[KernelProfile], layers: Collection[str]) -> dict[str, float]:
-    """Layer -> milliseconds of its kernels and of those, of no layer, that run between them and the last one."""
+def by_layer(kernels: Iterable[tuple[str, float]], layers: Collection[str]) -> dict[str, float]:
+    """Layer -> milliseconds of its kernels and of those, of no layer, that run between them and the last one. kernels:
+    (layer, milliseconds) of each, in order."""
     found: dict[str, float] = {}
     before_ms = 0.0
-    for kernel in kernels:
-        layer = next(iter(kernel.layers), "")
-        before_ms += kernel.min_ms
+    for layer, ms in kernels:
+        before_ms += ms
         if layer in layers:
             found[layer] = found.get(layer, 0.0) + before_ms
             before_ms = 0.0
