@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from evo_tvm.gate_model import gate
+    from evo_tvm.hook_network import HookNetwork
     from evo_tvm.predict_model import predict
     from evo_tvm.quantize_model import quantize
     from evo_tvm.runtime import Module, load
@@ -34,6 +35,7 @@ __all__ = [
     "ArtifactError",
     "CompileError",
     "EvoError",
+    "HookNetwork",
     "InputError",
     "MissingExtraError",
     "ModelError",
@@ -54,6 +56,7 @@ __all__ = [
 # Where each public name lives. They are imported at first use: to run a model must not import what compiles one.
 _HOMES = {
     "Artifact": "evo_tvm.artifact",
+    "HookNetwork": "evo_tvm.hook_network",
     "Module": "evo_tvm.runtime",
     "Target": "evo_tvm.target",
     "TensorSpec": "evo_tvm.spec",

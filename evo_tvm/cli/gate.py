@@ -33,8 +33,20 @@ if TYPE_CHECKING:
 @click.option(
     "--max-drop", metavar="D", type=float, default=0.003, show_default=True, help="How far the accuracy may fall."
 )
-@click.option("--kinds", metavar="KIND,...", default="skip,exit", show_default=True, help="Kinds of gates to try.")
-@click.option("--trainer", type=click.Choice(["backprop", "forward-forward"]), default="backprop", show_default=True)
+@click.option(
+    "--kinds",
+    metavar="KIND,...",
+    default="skip,exit",
+    show_default=True,
+    help="Kinds of gates to try: skip, exit, channel, space, precision.",
+)
+@click.option(
+    "--trainer",
+    type=click.Choice(["backprop", "forward-forward", "near-zero"]),
+    default="backprop",
+    show_default=True,
+    help="near-zero trains nothing; of channels alone.",
+)
 @click.option(
     "--samples", metavar="N", type=click.IntRange(min=1), default=20_000, show_default=True, help="Of --data."
 )
@@ -127,6 +139,8 @@ def _show_report(report: GateReport) -> None:
             one.reason or "yes",
         )
     show("Gates; of the time of the model without gates:", rows, "")
+    for absent in report.absent:
+        show(f"There is no site for a gate of the kind {absent}.", "")
     rows = table("held-back samples", f">{report.metric}", ">latency")
     rows.add_row("without gates", f"{report.ungated:.2%}", "100.0%")
     for kind in report.kinds:

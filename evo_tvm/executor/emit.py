@@ -129,10 +129,11 @@ def _peak(peak: Peak) -> Iterator[str]:
 
 
 def emit_gates(gates: Sequence[PlannedGate], batch: int = 1) -> Iterator[str]:
-    """What the runtime sets and reads: thresholds by gate, scores and decisions of the last run by sample and place."""
+    """What the runtime sets and reads: thresholds by place, scores and decisions of the last run by sample too."""
     if not gates:
         return
-    slots, thresholds = sum(gate.decisions for gate in gates), ", ".join(_float(gate.threshold) for gate in gates)
+    slots = sum(gate.decisions for gate in gates)
+    thresholds = ", ".join(_float(gate.threshold) for gate in gates for _ in range(gate.decisions))
     yield '#include "gates.h"'
     yield f"EXPORT const int32_t evo_num_gates = {len(gates)}, evo_num_decisions = {slots};"
     yield f"EXPORT float evo_gate_thresholds[] = {{{thresholds}}};"
@@ -197,7 +198,7 @@ def _step(step: Step, timed: Callable[[int], str]) -> Iterator[str]:
         yield f"  fill_border({_pointer(step.at)}, {', '.join(map(str, numbers))});"
     elif isinstance(step, Decide):
         how = "gate_exit" if step.kind == "exit" else "gate_each"
-        logits, threshold = f"(const float*)({_pointer(step.logits)})", f"evo_gate_thresholds[{step.gate}]"
+        logits, threshold = f"(const float*)({_pointer(step.logits)})", f"evo_gate_thresholds + {step.slot}"
         places = f"scores + {step.slot}, on + {step.slot}, count + {2 * step.gate}"
         yield f"  {how}({logits}, {step.count}, {threshold}, {places});"
         if step.mask is not None:

@@ -13,12 +13,13 @@ static inline int32_t gate_exceeds(float score, float threshold) {
   return score > threshold;
 }
 
-/* One decision for each logit, which is its score. counts: decisions so far, and those that were 1. */
-static inline void gate_each(const float* logits, int32_t count, float threshold, float* scores, int32_t* decisions,
-                             uint64_t* counts) {
+/* One decision for each logit, which is its score, by a threshold of its own. counts: decisions so far, and those that
+ * were 1. */
+static inline void gate_each(const float* logits, int32_t count, const float* thresholds, float* scores,
+                             int32_t* decisions, uint64_t* counts) {
   for (int32_t i = 0; i < count; ++i) {
     scores[i] = logits[i];
-    counts[1] += (uint64_t)(decisions[i] = gate_exceeds(logits[i], threshold));
+    counts[1] += (uint64_t)(decisions[i] = gate_exceeds(logits[i], thresholds[i]));
   }
   counts[0] += (uint64_t)count;
 }
@@ -30,15 +31,15 @@ static inline void gate_mask(const int32_t* decisions, int32_t count, float* mas
 }
 
 /* One decision: its score is the greatest softmax of the logits. */
-static inline void gate_exit(const float* logits, int32_t count, float threshold, float* score, int32_t* decision,
-                             uint64_t* counts) {
+static inline void gate_exit(const float* logits, int32_t count, const float* threshold, float* score,
+                             int32_t* decision, uint64_t* counts) {
   float largest = logits[0], sum = 0;
   for (int32_t i = 1; i < count; ++i) {
     if (logits[i] > largest) largest = logits[i];
   }
   for (int32_t i = 0; i < count; ++i) sum += expf(logits[i] - largest);
   *score = 1 / sum;
-  counts[1] += (uint64_t)(*decision = gate_exceeds(*score, threshold));
+  counts[1] += (uint64_t)(*decision = gate_exceeds(*score, *threshold));
   ++counts[0];
 }
 

@@ -38,9 +38,11 @@ class Background:
         trainer: Trainer,
         path: str | os.PathLike[str] | None = None,
         seed: int = 0,
+        begin: Sequence[Hook] | None = None,
     ) -> None:
-        """path: the `.hooks` file to save to; None: none is written."""
+        """path: the `.hooks` file to save to; None: none is written. begin: hooks to go on from, one for each site."""
         self.hooks: tuple[Hook, ...] | None = None
+        self._begin = tuple(begin) if begin is not None else None
         self.rounds = 0
         self.error: BaseException | None = None
         self._sampler, self._sites, self._hidden, self._trainer = sampler, tuple(sites), dict(hidden), trainer
@@ -78,7 +80,8 @@ class Background:
         """False: there are not yet enough samples."""
         rows = self._sampler.reservoir
         assert rows is not None
-        begin = dict(zip(self._sites, self.hooks, strict=True)) if self.hooks is not None else None
+        known = self.hooks or self._begin
+        begin = dict(zip(self._sites, known, strict=True)) if known is not None else None
         arguments: dict[str, Any] = {"begin": begin, "stopped": lambda: self._stop.wait(_STEP_PAUSE_S)}
         try:
             hooks = teach(

@@ -53,6 +53,7 @@ def save_hooks(path: str | os.PathLike[str], hooks: Sequence[Hook], report: dict
                 "kind": hook.kind,
                 "feature": hook.feature,
                 "threshold": _as_text(hook.threshold),
+                "tile": hook.tile,
                 "weights": {name: blake3(members[name]).hexdigest() for name in names},
             }
         )
@@ -92,7 +93,8 @@ def _hook(archive: zipfile.ZipFile, fields: dict[str, Any], where: Path) -> Hook
     if fields["kind"] not in KINDS:
         raise InputError("unknown kind of hook", where=where, expected=", ".join(KINDS), got=fields["kind"])
     threshold = float(fields["threshold"])
-    return Hook(str(fields["site"]), fields["kind"], str(fields["feature"]), tuple(weights), threshold)
+    tile = int(fields.get("tile", 0))
+    return Hook(str(fields["site"]), fields["kind"], str(fields["feature"]), tuple(weights), threshold, tile)
 
 
 def _packed(array: Array) -> bytes:

@@ -14,8 +14,9 @@ import tvm
 
 from evo_tvm.errors import UsageError
 from evo_tvm.gates.hook import Hook
+from evo_tvm.gates.sites import convolution_at
 from evo_tvm.passes._gates import Variables
-from evo_tvm.passes._values import array_of, operator_name, shape_of
+from evo_tvm.passes._values import array_of
 
 
 def near_zero_hook(module: tvm.IRModule, site: str, blocks: int, threshold: float = 0.0) -> Hook:
@@ -26,20 +27,16 @@ def near_zero_hook(module: tvm.IRModule, site: str, blocks: int, threshold: floa
     """
     variables = Variables(module)
     variables.named(site, "the site")
-    value, bias = variables.values.get(site), None
-    if value is not None and operator_name(value) == "relax.nn.relu":
-        value = variables.values.get(variables.operands(value)[0])
-    if value is not None and operator_name(value) == "relax.add":
-        bias = next((a for a in map(array_of, value.args) if a is not None), None)
-        value = variables.values.get(variables.operands(value)[0])
-    weight = None if value is None or operator_name(value) != "relax.nn.conv2d" else array_of(value.args[1])
-    shape = None if value is None or weight is None else shape_of(value.args[0])
-    if value is None or weight is None or shape is None or int(value.attrs.groups) != 1:
+    found = convolution_at(variables, site)
+    if found is None:
         raise UsageError(
             "near-zero feature maps are predicted of a convolution with a ReLU",
             where=site,
             hint="Give a value relu(conv2d(x) + bias) of one group.",
         )
+    convolution, bias = found
+    weight = array_of(convolution.args[1])
+    assert weight is not None
     channels = weight.shape[0]
     size = -(-channels // blocks)
     first = weight.sum(axis=(2, 3)).T.astype(np.float32)
@@ -48,4 +45,4 @@ def near_zero_hook(module: tvm.IRModule, site: str, blocks: int, threshold: floa
         means[channel, channel // size] = 1 / min(size, channels - channel // size * size)
     added = np.zeros(channels, np.float32) if bias is None else np.broadcast_to(bias.reshape(-1), channels)
     weights = first, added.astype(np.float32), means, np.zeros(blocks, np.float32)
-    return Hook(site, "channel", variables.operands(value)[0], weights, threshold)
+    return Hook(site, "channel", variables.operands(convolution)[0], weights, threshold)

@@ -46,17 +46,17 @@ class Examples:
     def __len__(self) -> int:
         return len(self.x)
 
-    def check_enough(self, where: object, fewest: int = FEWEST_EXAMPLES) -> None:
-        """Raises InputError: too few examples that teach something."""
-        useful = int(self.targets.any(axis=(1, 2)).sum())
-        if useful < fewest:
-            raise InputError(
-                "too few samples to train a hook",
-                where=where,
-                expected=f"at least {fewest}",
-                got=useful,
-                hint="Give more data, or let the sampler look at more inputs.",
-            )
+
+def check_examples(count: int, where: object = None) -> None:
+    """Raises InputError: these are too few to learn from."""
+    if count < FEWEST_EXAMPLES:
+        raise InputError(
+            "too few samples to train a hook",
+            where=where,
+            expected=f"at least {FEWEST_EXAMPLES}",
+            got=count,
+            hint="Give more data, or let the sampler look at more inputs.",
+        )
 
 
 def hidden_units(channels: int, outputs: int, parameters: int, most: int = 64) -> int:
@@ -95,6 +95,12 @@ def softmax(logits: Array) -> Array:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
+def as_logits(outputs: Array) -> Array:
+    """What a model gives [.., classes] as logits: of a model that ends in a softmax, its logarithm."""
+    likely = bool((outputs >= 0).all()) and bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
+    return np.log(np.maximum(outputs, 1e-12)) if likely else outputs
+
+
 @dataclass(frozen=True)
 class Scaling:
     """Means and standard deviations of the features [C]: networks learn from features without them."""
@@ -121,6 +127,15 @@ class Scaling:
         """The other way about: the network that reads scaled features, from one that reads them as they are."""
         bias = weights[1] + self.mean @ weights[0]
         return ((weights[0] * self.deviation[:, None]).astype(np.float32), bias.astype(np.float32), *weights[2:])
+
+
+def training_start(examples: Examples, hidden: int, seed: int, begin: Weights | None) -> tuple[Scaling, Weights]:
+    """How a training scales features, and the weights it starts from; begin: to go on from, of features as they are."""
+    scaling = Scaling.of(examples.x)
+    _, groups, classes = examples.targets.shape
+    if begin is not None:
+        return scaling, scaling.unfold(begin)
+    return scaling, start(examples.x.shape[1], hidden, groups * classes, seed)
 
 
 def decision_weights(weights: Weights) -> Weights:

@@ -46,7 +46,7 @@ class GateReport:
     """metric: "accuracy", against labels, or "agreement" with the whole model. samples: held-back ones. ungated: what
     the model has without gates, of the metric. predicted, measured: accuracy, and latency as a share of the model's
     without gates: by outcomes and times of kernels, and by running the compiled model. share: what hooks have of the
-    model's parameters. full_ms: the time of the model without gates.
+    model's parameters. full_ms: the time of the model without gates. absent: kinds that the model has no site for.
     """
 
     metric: str
@@ -61,6 +61,7 @@ class GateReport:
     gates: tuple[GateFinding, ...]
     kinds: tuple[KindFinding, ...]
     curve: tuple[Choice, ...]
+    absent: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """In what JSON has."""
@@ -88,8 +89,10 @@ def findings(hooks: Sequence[Hook], names: Sequence[str], costs: Costs, choice: 
             threshold, rate = choice.skip_thresholds[skip], choice.skipped[skip]
             own, saved = float(costs.skip_hooks[skip]), rate * float(costs.blocks[-1, skip])
             reason = "" if saved > own else f"saves {saved:.2%} of the time, and its hook takes {own:.2%}"
-            if threshold <= NEVER_SKIP:
-                reason = "skipping costs more accuracy than the time is worth"
+            if hook.kind == "precision" and rate == 1:
+                reason = "integers do for every sample"
+            elif threshold <= NEVER_SKIP:
+                reason = "costs more accuracy for the time that it saves than the others do"
             skip += 1
         found.append(GateFinding(name, hook.kind, hook.site, threshold, rate, saved, own, parameters, reason))
     return tuple(found)

@@ -1,8 +1,8 @@
 """Chooses thresholds, and which gates to keep, from what samples that were held back went through.
 
 Outcomes are kept sample by sample, so that thousands of thresholds of exits can be compared without a run: what an exit
-would have said does not depend on the thresholds of other exits. Gates that skip change what comes behind them; the
-model runs once for each of a few strictnesses, and each has its outcomes.
+would have said does not depend on the thresholds of other exits. Gates that leave out work change what comes behind
+them: each of their thresholds that were tried has outcomes of its own.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ NEVER_LEAVE = 1.0
 NEVER_SKIP = -1e30
 #: Errors that a whole run's time is worth, from careful to careless: each gives a point of the curve.
 PRICES = tuple(float(p) for p in np.geomspace(1e-3, 1.0, 25))
-#: Harm that a whole run's time is worth to gates that skip; 0: they never do.
-STRICTNESSES = (0.0, 0.07, 0.14, 0.28)
 _ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What N held-back samples went through with some thresholds of the gates that skip (G) and E exits open to them.
+    """What N held-back samples went through with some thresholds of gates that leave out work (G), and E exits open.
 
-    skip_thresholds: float [G]. mask: bool [N, G], blocks that ran. right: bool [N], at the end. scores: float [N, E],
-    of the exits; exit_right: bool [N, E]. plain: bool [N], right without gates.
+    skip_thresholds: float [G]. mask: float [N, G], the shares of their decisions that were on. right: float [N], how
+    probably the answer at the end is right. scores: float [N, E], of the exits; exit_right: bool [N, E]. plain: bool
+    [N], right without gates.
     """
 
     skip_thresholds: tuple[float, ...]
@@ -63,14 +62,6 @@ class Choice:
     taken: tuple[float, ...]
     skipped: tuple[float, ...]
     error: float = 0.0
-
-
-def skip_thresholds(strictness: float, costs: Costs) -> tuple[float, ...]:
-    """A block is skipped where its expected harm is below `strictness` times the time that it takes: logits [G]."""
-    if strictness <= 0:
-        return (NEVER_SKIP,) * len(costs.skip_hooks)
-    allowed = np.clip(strictness * costs.blocks[-1], 1e-9, 1 - 1e-9)
-    return tuple(float(t) for t in np.log(allowed / (1 - allowed)))
 
 
 def search(
@@ -143,8 +134,8 @@ def judge(outcomes: Outcomes, costs: Costs, thresholds: Array, exits: Array) -> 
         float(times[rows, place].mean()),
         float(final.mean()),
         tuple(float((place == e).mean()) for e in range(count)),
-        tuple(float(s) for s in (reached & ~outcomes.mask).mean(axis=0)),
-        float(np.std(final.astype(float) - outcomes.plain) / np.sqrt(samples)),
+        tuple(float(s) for s in (reached * (1 - outcomes.mask)).mean(axis=0)),
+        float(np.std(final - outcomes.plain.astype(float)) / np.sqrt(samples)),
     )
 
 
@@ -156,7 +147,7 @@ def exit_thresholds(outcomes: Outcomes, costs: Costs, price: float, exits: Array
     count = outcomes.scores.shape[1]
     times = _times(outcomes, costs, exits)
     right = np.concatenate([outcomes.exit_right, outcomes.right[:, None]], axis=1)
-    loss = ~right + price * times  # [N, E + 1]
+    loss = 1 - right + price * times  # [N, E + 1]
     thresholds = np.full(count, NEVER_LEAVE)
     used = np.flatnonzero(exits)
     for _ in range(_ROUNDS):

@@ -14,7 +14,7 @@ from tvm.relax.training import SetupTrainer
 from tvm.relax.training.loss import Loss
 from tvm.relax.training.optimizer import MomentumSGD
 
-from evo_tvm.gates.network import Array, Examples, Scaling, Weights, start
+from evo_tvm.gates.network import Array, Examples, Weights, training_start
 
 BATCH = 256
 MOMENTUM = 0.9
@@ -40,14 +40,9 @@ def train_backprop(
     """
     count, groups, classes = examples.targets.shape
     batch = min(BATCH, count)
-    scaling = Scaling.of(examples.x)
-    shape = (batch, examples.x.shape[1], hidden, groups, classes)
     weights: Any  # numpy's before the first step, TVM's behind it
-    if begin is None:
-        weights = start(shape[1], hidden, groups * classes, seed)
-    else:
-        weights = scaling.unfold(begin)
-    step = _compiled(shape)
+    scaling, weights = training_start(examples, hidden, seed, begin)
+    step = _compiled((batch, examples.x.shape[1], hidden, groups, classes))
     state: Any = None
     for rate, chosen in _batches(count, batch, epochs, np.random.default_rng(seed)):
         if stopped():

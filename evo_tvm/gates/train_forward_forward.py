@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evo_tvm.gates.network import Array, Examples, Scaling, Weights, forward, softmax, start
+from evo_tvm.gates.network import Array, Examples, Weights, forward, softmax, training_start
 
 BATCH = 256
 RATE = 0.01
@@ -36,12 +36,8 @@ def train_forward_forward(
     One thread; it holds Python's lock between numpy's operations.
     """
     count, groups, classes = examples.targets.shape
-    scaling, rng = Scaling.of(examples.x), np.random.default_rng(seed)
-    labels = groups * classes
-    if begin is not None:
-        weights = list(scaling.unfold(begin))
-    else:
-        weights = list(start(examples.x.shape[1], hidden, labels, seed))
+    scaling, first = training_start(examples, hidden, seed, begin)
+    weights, rng, labels = list(first), np.random.default_rng(seed), groups * classes
     seen = (rng.standard_normal((labels, hidden)) / np.sqrt(groups)).astype(np.float32)  # the labels' part of layer one
     neutral = np.full((1, labels), 1 / classes, np.float32)
     two = len(weights) == 4

@@ -10,6 +10,7 @@ computed. `evo.gate.keep(x, mask)` is x where the mask is not 0, else 0; blocks 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -83,6 +84,8 @@ def select_tiles(decisions: Expr, on: Expr, off: Expr | None, side: int) -> Call
 
 
 Emit = Callable[[Expr, str], relax.Var]
+#: Called with `emit` and a hook's logits.
+Then = Callable[[Emit, relax.Var], None]
 
 
 @dataclass
@@ -101,10 +104,18 @@ class Insertion:
         builder = relax.BlockBuilder()
         (block,) = function.body.blocks
         bindings: list[relax.Binding] = []
+        taken = {binding.var.name for binding in block.bindings}
+
+        def fresh(name: str) -> str:
+            """The name, with a number behind it where it is taken."""
+            names = itertools.chain([name], (f"{name}.{i}" for i in itertools.count(1)))
+            found = next(some for some in names if some not in taken)
+            taken.add(found)
+            return found
 
         def emit(value: Expr, name: str) -> relax.Var:
             value = builder.normalize(value)
-            var = relax.DataflowVar(name, value.ty)
+            var = relax.DataflowVar(fresh(name), value.ty)
             bindings.append(relax.VarBinding(var, value))
             return var
 
@@ -117,7 +128,7 @@ class Insertion:
         for binding in block.bindings:
             name = binding.var.name
             if name in self.wraps:
-                inner = relax.DataflowVar(f"{name}_on", binding.var.ty)
+                inner = relax.DataflowVar(fresh(f"{name}_on"), binding.var.ty)
                 bindings.append(relax.VarBinding(inner, binding.value))
                 binding = relax.VarBinding(binding.var, builder.normalize(self.wraps[name](emit, inner)))
             bindings.append(binding)
@@ -152,6 +163,12 @@ class Variables:
     def feature(self, hook: Hook) -> relax.Var:
         """What the hook reads. Raises UsageError: the model has no such value."""
         return self.named(hook.feature, f"the feature of the hook at {hook.site}:")
+
+    @property
+    def gates(self) -> set[str]:
+        """The names of gates that are there."""
+        calls = (value for value in self.values.values() if gate_operator(value) == DECIDE)
+        return {str(gate_attributes(call)["gate"]) for call in calls}
 
     def operands(self, value: Expr) -> list[str]:
         """Names of the variables that a value reads, in order, each as often as it is read."""
@@ -188,9 +205,18 @@ class Networks:
 
     def __init__(self, variables: Variables, insertion: Insertion) -> None:
         self.variables, self.insertion = variables, insertion
+        self.decisions: dict[str, relax.Var] = {}
         self._pooled: dict[str, relax.Var] = {}
 
-    def add(self, hook: Hook, gate: str, then: Callable[[Emit, relax.Var], None]) -> None:
+    def decide(self, hook: Hook, gate: str, ty: relax.TensorType = ONE_DECISION) -> None:
+        """Has the gate decide from the hook's logits; `decisions` has what it decided once that is bound."""
+
+        def then(emit: Emit, logits: relax.Var) -> None:
+            self.decisions[gate] = emit(decide(logits, gate, hook.kind, hook.threshold, ty), f"{gate}_gate")
+
+        self.add(hook, gate, then)
+
+    def add(self, hook: Hook, gate: str, then: Then) -> None:
         """Has the hook's logits, (1, K), computed, and `then` called with them."""
         feature = self.variables.feature(hook)
         shape = shape_of(feature)
@@ -256,10 +282,10 @@ def with_main(module: tvm.IRModule, main: relax.Function) -> tvm.IRModule:
     return result
 
 
-def chosen(hooks: Sequence[Hook], kind: str) -> Iterator[tuple[Hook, str]]:
-    """The hooks of a kind, with the names of their gates."""
-    names = gate_names(hooks)
-    return ((hook, name) for hook, name in zip(hooks, names, strict=True) if hook.kind == kind)
+def chosen(hooks: Sequence[Hook], kind: str, variables: Variables) -> Iterator[tuple[Hook, str]]:
+    """The hooks of a kind whose gates are not there yet, with the names of their gates."""
+    names, there = gate_names(hooks), variables.gates
+    return ((h, name) for h, name in zip(hooks, names, strict=True) if h.kind == kind and name not in there)
 
 
 @dataclass(frozen=True)

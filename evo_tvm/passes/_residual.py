@@ -8,7 +8,8 @@ from tvm import relax
 from tvm.ir import Call
 
 from evo_tvm.errors import UsageError
-from evo_tvm.passes._gates import Variables
+from evo_tvm.passes._gates import SELECT, SELECT_TILES, Variables, gate_operator
+from evo_tvm.passes._rewrite import retyped
 from evo_tvm.passes._values import operator_name, same_type
 
 _CONVOLUTIONS = ("relax.nn.conv2d", "relax.nn.conv2d_transpose")
@@ -27,6 +28,8 @@ def residual_at(variables: Variables, site: str) -> Residual:
     """The residual block whose output is the variable `site`. Raises UsageError: there is none."""
     var = variables.named(site, "the site")
     value, activation = variables.values.get(site), None
+    while value is not None and gate_operator(value) in (SELECT, SELECT_TILES):  # the block under another gate
+        value = variables.values.get(variables.operands(value)[1])
     if isinstance(value, Call) and len(variables.operands(value)) == 1 and same_type(var, value.args[0]):
         activation, inner = value, variables.operands(value)[0]
         value = variables.values.get(inner)
@@ -38,6 +41,22 @@ def residual_at(variables: Variables, site: str) -> Residual:
         raise UsageError("neither side of the addition is a shortcut: both are as long", where=site)
     body, shortcut = operands if depths[0] > depths[1] else operands[::-1]
     return Residual(variables.vars[body], variables.vars[shortcut], activation)
+
+
+def once(variables: Variables, residual: Residual) -> relax.Var | None:
+    """The shortcut, where that is what the block gives without its body: it has no activation, or a ReLU that the
+    shortcut has come through already. None where the activation would change it."""
+    activation, made = residual.activation, variables.values.get(residual.shortcut.name)
+    if activation is None:
+        return residual.shortcut
+    same = made is not None and operator_name(made) == operator_name(activation) == "relax.nn.relu"
+    return residual.shortcut if same else None
+
+
+def again(residual: Residual) -> Call:
+    """The block's activation of its shortcut alone."""
+    assert residual.activation is not None
+    return retyped(residual.activation, [residual.shortcut, *residual.activation.args[1:]])
 
 
 def _depth(variables: Variables, name: str, other: str) -> int:

@@ -21,7 +21,6 @@ from evo_tvm.passes._gates import (
     Networks,
     Variables,
     chosen,
-    decide,
     keep,
     outputs_of,
     with_main,
@@ -41,8 +40,7 @@ def insert_channel_gates(hooks: Sequence[Hook]) -> GatePass:
 def _insert(module: tvm.IRModule, hooks: Sequence[Hook]) -> tvm.IRModule:
     variables, insertion = Variables(module), Insertion()
     networks = Networks(variables, insertion)
-    masks: dict[str, relax.Var] = {}
-    for hook, gate in chosen(hooks, "channel"):
+    for hook, gate in chosen(hooks, "channel", variables):
         site = variables.named(hook.site, "the site")
         shape, blocks = shape_of(site), outputs_of(hook)
         if shape is None or len(shape) != 4 or dtype_of(site) != "float32" or shape[0] != 1:
@@ -58,13 +56,9 @@ def _insert(module: tvm.IRModule, hooks: Sequence[Hook]) -> tvm.IRModule:
         if variables.place[variables.feature(hook).name] >= variables.place[hook.site]:
             raise UsageError("the hook reads what comes after the channels that it would leave out", where=hook.site)
 
-        def mask(emit: Emit, logits: relax.Var, hook: Hook = hook, gate: str = gate, channels: int = channels) -> None:
-            ty = relax.TensorType([1, channels, 1, 1], "float32")
-            masks[gate] = emit(decide(logits, gate, "channel", hook.threshold, ty), f"{gate}_gate")
-
         def wrap(emit: Emit, on: relax.Var, gate: str = gate) -> Expr:
-            return keep(on, masks[gate])
+            return keep(on, networks.decisions[gate])
 
-        networks.add(hook, gate, mask)
+        networks.decide(hook, gate, relax.TensorType([1, channels, 1, 1], "float32"))
         insertion.wraps[hook.site] = wrap
     return with_main(module, insertion.apply(variables.main)) if insertion.wraps else module

@@ -41,7 +41,7 @@ def insert_exit_gates(hooks: Sequence[Hook]) -> GatePass:
 
 def _insert(module: tvm.IRModule, hooks: Sequence[Hook]) -> tvm.IRModule:
     variables, insertion = Variables(module), Insertion()
-    exits = [*chosen(hooks, "exit")]
+    exits = [*chosen(hooks, "exit", variables)]
     if not exits:
         return module
     networks, output = Networks(variables, insertion), variables.output

@@ -7,6 +7,7 @@ other algorithms.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import tvm
@@ -23,7 +24,6 @@ from evo_tvm.passes._gates import (
     Networks,
     Variables,
     chosen,
-    decide,
     outputs_of,
     select,
     with_main,
@@ -39,7 +39,8 @@ SECOND = "_second"
 def insert_precision_gates(hooks: Sequence[Hook]) -> GatePass:
     """A pass that computes the blocks that end at the sites of the hooks of kind "precision" in one of two versions.
 
-    A block begins at its shortcut, or at what the hook reads. Raises UsageError: nothing lies between.
+    A block begins at its shortcut, or at what the hook reads. A hook whose threshold is minus infinity makes no gate:
+    the second version alone is computed. Raises UsageError: nothing lies between.
     """
     return GatePass("insert_precision_gates", lambda module: _insert(module, hooks))
 
@@ -47,19 +48,21 @@ def insert_precision_gates(hooks: Sequence[Hook]) -> GatePass:
 def _insert(module: tvm.IRModule, hooks: Sequence[Hook]) -> tvm.IRModule:
     variables, insertion = Variables(module), Insertion()
     networks = Networks(variables, insertion)
-    decisions: dict[str, relax.Var] = {}
-    for hook, gate in chosen(hooks, "precision"):
+    for hook, gate in chosen(hooks, "precision", variables):
         if outputs_of(hook) != 1:
             raise UsageError("a gate of precision takes one number", where=hook.site, got=outputs_of(hook))
         block = block_at(variables, hook)
 
-        def keep(emit: Emit, logits: relax.Var, hook: Hook = hook, gate: str = gate) -> None:
-            decisions[gate] = emit(decide(logits, gate, "precision", hook.threshold), f"{gate}_gate")
+        always = hook.threshold == -math.inf
+        if always and f"{hook.site}{SECOND}" in variables.vars:
+            continue
 
-        def wrap(emit: Emit, on: relax.Var, block: list[str] = block, gate: str = gate) -> Expr:
-            return select(decisions[gate], second_version(variables, block, emit), on)
+        def wrap(emit: Emit, on: relax.Var, block: list[str] = block, gate: str = gate, always: bool = always) -> Expr:
+            second = second_version(variables, block, emit)
+            return second if always else select(networks.decisions[gate], second, on)
 
-        networks.add(hook, gate, keep)
+        if not always:
+            networks.decide(hook, gate)
         insertion.wraps[hook.site] = wrap
     return with_main(module, insertion.apply(variables.main)) if insertion.wraps else module
 

@@ -21,17 +21,11 @@ from evo_tvm.passes._gates import (
     Networks,
     Variables,
     chosen,
-    decide,
     outputs_of,
     select,
     with_main,
 )
-from evo_tvm.passes._residual import Residual, residual_at
-from evo_tvm.passes._rewrite import retyped
-from evo_tvm.passes._values import operator_name
-
-#: Activations that leave alone what came through them before.
-_ONCE_IS_ENOUGH = ("relax.nn.relu",)
+from evo_tvm.passes._residual import Residual, again, once, residual_at
 
 
 def insert_skip_gates(hooks: Sequence[Hook]) -> GatePass:
@@ -45,32 +39,18 @@ def insert_skip_gates(hooks: Sequence[Hook]) -> GatePass:
 def _insert(module: tvm.IRModule, hooks: Sequence[Hook]) -> tvm.IRModule:
     variables, insertion = Variables(module), Insertion()
     networks = Networks(variables, insertion)
-    decisions: dict[str, relax.Var] = {}
-    for hook, gate in chosen(hooks, "skip"):
+    for hook, gate in chosen(hooks, "skip", variables):
         if outputs_of(hook) != 1:
             raise UsageError("a gate that skips takes one number", where=hook.site, got=outputs_of(hook))
         residual = residual_at(variables, hook.site)
         if variables.place[variables.feature(hook).name] > variables.place[residual.body.name]:
             raise UsageError("the hook reads what comes after the block that it would skip", where=hook.site)
 
-        def keep(emit: Emit, logits: relax.Var, hook: Hook = hook, gate: str = gate) -> None:
-            decisions[gate] = emit(decide(logits, gate, "skip", hook.threshold), f"{gate}_gate")
-
         def wrap(emit: Emit, on: relax.Var, residual: Residual = residual, gate: str = gate) -> Expr:
-            return select(decisions[gate], on, _skipped(variables, residual, emit, gate))
+            shortcut = once(variables, residual)
+            off = emit(again(residual), f"{gate}_off") if shortcut is None else shortcut
+            return select(networks.decisions[gate], on, off)
 
-        networks.add(hook, gate, keep)
+        networks.decide(hook, gate)
         insertion.wraps[hook.site] = wrap
     return with_main(module, insertion.apply(variables.main)) if insertion.wraps else module
-
-
-def _skipped(variables: Variables, residual: Residual, emit: Emit, gate: str) -> Expr:
-    """What the block gives without its body."""
-    shortcut, activation = residual.shortcut, residual.activation
-    made = variables.values.get(shortcut.name)
-    if activation is None:
-        return shortcut
-    again = operator_name(activation)
-    if made is not None and again == operator_name(made) and again in _ONCE_IS_ENOUGH:
-        return shortcut
-    return emit(retyped(activation, [shortcut, *activation.args[1:]]), f"{gate}_off")

@@ -27,9 +27,8 @@ from evo_tvm.passes._gates import (
     select_tiles,
     with_main,
 )
-from evo_tvm.passes._residual import Residual, residual_at
-from evo_tvm.passes._rewrite import retyped
-from evo_tvm.passes._values import constant, dtype_of, operator_name, shape_of
+from evo_tvm.passes._residual import Residual, again, once, residual_at
+from evo_tvm.passes._values import constant, dtype_of, shape_of
 
 Shape = tuple[int, int, int, int]
 #: (site, shape of what is gated there) -> side of its tiles.
@@ -49,7 +48,7 @@ def _insert(module: tvm.IRModule, hooks: Sequence[Hook], choose_side: ChooseSide
     variables, insertion = Variables(module), Insertion()
     decisions: dict[str, relax.Var] = {}
     others: dict[str, relax.Var] = {}
-    for hook, gate in chosen(hooks, "space"):
+    for hook, gate in chosen(hooks, "space", variables):
         shape = _image(variables, hook.site, "the site")
         side = hook.tile or choose_side(hook.site, shape)
         if shape[2] % side or shape[3] % side or outputs_of(hook) != 1:
@@ -66,9 +65,8 @@ def _insert(module: tvm.IRModule, hooks: Sequence[Hook], choose_side: ChooseSide
             decisions[gate] = _decisions(variables, emit, hook, gate, grid)
 
         def prepare(emit: Emit, residual: Residual | None = residual, gate: str = gate) -> None:
-            assert residual is not None and residual.activation is not None
-            again = [residual.shortcut, *residual.activation.args[1:]]
-            others[gate] = emit(retyped(residual.activation, again), f"{gate}_off")
+            assert residual is not None
+            others[gate] = emit(again(residual), f"{gate}_off")
 
         def wrap(
             emit: Emit, on: relax.Var, residual: Residual | None = residual, gate: str = gate, side: int = side
@@ -76,8 +74,9 @@ def _insert(module: tvm.IRModule, hooks: Sequence[Hook], choose_side: ChooseSide
             return select_tiles(decisions[gate], on, others.get(gate), side)
 
         if residual is not None:
-            if residual.activation is None or _once(variables, residual):
-                others[gate] = residual.shortcut
+            shortcut = once(variables, residual)
+            if shortcut is not None:
+                others[gate] = shortcut
             else:
                 insertion.after.setdefault(residual.shortcut.name, []).append(prepare)
         if variables.place[variables.feature(hook).name] >= variables.place[hook.site]:
@@ -100,12 +99,6 @@ def _residual(variables: Variables, site: str) -> Residual | None:
         return residual_at(variables, site)
     except UsageError:
         return None
-
-
-def _once(variables: Variables, residual: Residual) -> bool:
-    """Whether the shortcut has come through the block's ReLU already."""
-    made = variables.values.get(residual.shortcut.name)
-    return made is not None and operator_name(made) == operator_name(residual.activation) == "relax.nn.relu"
 
 
 def _decisions(variables: Variables, emit: Emit, hook: Hook, gate: str, grid: tuple[int, int]) -> relax.Var:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from evo_tvm.runtime.library import Library
 
 Budget = float | Callable[[Environment], float]
+Decisions = np.ndarray[Any, np.dtype[np.bool_]]
+
+#: Budgets whose points of the curve are remembered.
+_REMEMBERED = 64
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,12 @@ class Gates:
         self.infos, self.curve = tuple(gates), sorted(curve, key=lambda point: point.latency)
         self._budget: Budget | None = None
         self._chosen = [gate.threshold for gate in gates]
-        self._forced: dict[int, bool] = {}
+        self._forced: dict[int, Decisions] = {}
         self._changed = True
         self._point: CurvePoint | None = None
+        self._points: dict[float, CurvePoint] = {}
         decisions = sum(gate.decisions for gate in gates)
-        self._thresholds = library.array("evo_gate_thresholds", ctypes.c_float, len(gates))
+        self._thresholds = library.array("evo_gate_thresholds", ctypes.c_float, decisions)
         self._scores = library.array("evo_gate_scores", ctypes.c_float, samples * decisions)
         self._decisions = library.array("evo_gate_decisions", ctypes.c_int32, samples * decisions)
         self._counts = library.array("evo_gate_counts", ctypes.c_uint64, 2 * len(gates))
@@ -107,8 +112,10 @@ class Gates:
                 raise UsageError("a threshold must be a number", where=gate.name, got=value)
         self._chosen, self._changed = [float(value) for value in new], True
 
-    def force(self, decisions: Mapping[str, bool | None] | str | None) -> None:
+    def force(self, decisions: Mapping[str, bool | Decisions | None] | str | None) -> None:
         """Gates that are on (True) or off (False) whatever they see, until forced otherwise; None: free again.
+
+        bool [decisions] instead: each decision of the gate so.
 
         "full" instead: every gate decides for what the model computes without gates. None: all are free.
         """
@@ -117,13 +124,13 @@ class Gates:
         elif isinstance(decisions, str):
             if decisions != "full":
                 raise UsageError("unknown way to force all gates", expected="full", got=decisions)
-            self._forced = {i: gate.full for i, gate in enumerate(self.infos)}
+            self._forced = {i: np.full(gate.decisions, gate.full) for i, gate in enumerate(self.infos)}
         else:
             for number, on in [(self._number(name), on) for name, on in decisions.items()]:
                 if on is None:
                     self._forced.pop(number, None)
                 else:
-                    self._forced[number] = bool(on)
+                    self._forced[number] = self._each(number, on)
         self._changed = True
 
     def set_budget(self, budget: Budget | None) -> None:
@@ -138,10 +145,13 @@ class Gates:
         point = None if wanted is None else self._best(wanted)
         if not self._changed and point is self._point:
             return
-        values = list(self._chosen if point is None else point.thresholds)
-        for number, on in self._forced.items():
-            values[number] = -math.inf if on else math.inf
-        self._thresholds[:] = values
+        values = [
+            np.where(self._forced[i], -np.inf, np.inf).tolist() if i in self._forced else [value] * gate.decisions
+            for i, (gate, value) in enumerate(
+                zip(self.infos, self._chosen if point is None else point.thresholds, strict=True)
+            )
+        ]
+        self._thresholds[:] = [value for some in values for value in some]
         self._changed, self._point = False, point
 
     def _best(self, budget: Budget) -> CurvePoint:
@@ -153,15 +163,24 @@ class Gates:
                 hint="Make one with evo-tvm gate, or set thresholds yourself.",
             )
         share: object = budget(read_environment()) if callable(budget) else budget
+        if isinstance(share, float) and share in self._points:
+            return self._points[share]
         if not isinstance(share, float | int) or isinstance(share, bool) or not share > 0:
             raise UsageError("a budget is a share of the latency without gates", expected="above 0", got=repr(share))
         affordable = [point for point in self.curve if point.latency <= share]
-        return max(affordable, key=lambda point: (point.accuracy, -point.latency)) if affordable else self.curve[0]
+        best = max(affordable, key=lambda point: (point.accuracy, -point.latency)) if affordable else self.curve[0]
+        if len(self._points) < _REMEMBERED:
+            self._points[float(share)] = best
+        return best
 
     def thresholds(self) -> dict[str, float]:
-        """What the next run uses, forced gates as infinities."""
+        """What the next run uses, forced gates as infinities; of a gate with several decisions the least."""
         self.prepare(None)
-        return {gate.name: float(value) for gate, value in zip(self.infos, self._thresholds, strict=True)}
+        values, at = {}, 0
+        for gate in self.infos:
+            values[gate.name] = float(min(self._thresholds[at : at + gate.decisions]))
+            at += gate.decisions
+        return values
 
     def log(self) -> tuple[GateRecord, ...]:
         """What the gates found in the last run."""
@@ -189,6 +208,13 @@ class Gates:
         if reset:
             self._counts[:] = [0] * len(self._counts)
         return tuple(rates)
+
+    def _each(self, number: int, on: bool | Decisions) -> Decisions:
+        """The gate's decisions, one by one."""
+        gate, given = self.infos[number], np.asarray(on, bool)
+        if given.shape not in ((), (gate.decisions,)):
+            raise UsageError("wrong number of decisions", where=gate.name, expected=gate.decisions, got=given.shape)
+        return np.broadcast_to(given, gate.decisions)
 
     def _number(self, name: str) -> int:
         names = [gate.name for gate in self.infos]

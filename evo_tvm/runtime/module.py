@@ -15,10 +15,19 @@ import numpy as np
 
 from evo_tvm.errors import ArtifactError, EvoError, InputError, UsageError
 from evo_tvm.runtime import cpu
-from evo_tvm.runtime.gates import Budget, GateInfo, GateRate, GateRecord, Gates
+from evo_tvm.runtime.gates import Budget, Decisions, GateInfo, GateRate, GateRecord, Gates
 from evo_tvm.runtime.library import Library, run_error
 from evo_tvm.runtime.manifest import Manifest
-from evo_tvm.runtime.tensors import ALIGNMENT, Array, InputSlot, OutputSlot, address, aligned_bytes, arbitrary_values
+from evo_tvm.runtime.tensors import (
+    ALIGNMENT,
+    Array,
+    InputSlot,
+    OutputSlot,
+    address,
+    aligned_bytes,
+    arbitrary_values,
+    in_order,
+)
 from evo_tvm.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -140,16 +149,7 @@ class Module:
     def run(self, inputs: Mapping[str, object]) -> dict[str, Array]:
         """Runs the model on inputs by name; returns the outputs by name. Raises InputError as `__call__`, and for a
         name that is missing or that the model does not have."""
-        names = [spec.name for spec in self.inputs]
-        for what, some, others in (("unknown", inputs, names), ("missing", names, inputs)):
-            odd = [name for name in some if name not in others]
-            if odd:
-                raise InputError(
-                    f"{what} input{'s'[: len(odd) > 1]} {', '.join(map(repr, odd))}",
-                    expected=", ".join(names) or "no inputs",
-                    got=", ".join(map(str, inputs)) or "none",
-                )
-        outputs = self._run([inputs[name] for name in names])
+        outputs = self._run(in_order(inputs, self.inputs))
         return {spec.name: array for spec, array in zip(self.outputs, outputs, strict=True)}
 
     def _run(self, inputs: Sequence[object], ticks: Any = None, budget: Budget | None = None) -> list[Array]:
@@ -202,8 +202,10 @@ class Module:
         with self._lock:
             self._gated().set_budget(budget)
 
-    def force(self, decisions: Mapping[str, bool | None] | str | None) -> None:
+    def force(self, decisions: Mapping[str, bool | Decisions | None] | str | None) -> None:
         """Has gates be on (True) or off (False) whatever they see; a gate at None, or all with None, are free again.
+
+        bool [decisions] instead: each decision of a gate, one for each block of channels or tile, so.
 
         "full": the model computes what it does without gates, bit for bit.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,20 @@ def arbitrary_values(specs: Iterable[TensorSpec]) -> list[Array]:
         array[...] = random.standard_normal(spec.shape) if np.issubdtype(array.dtype, np.floating) else 0
         values.append(array)
     return values
+
+
+def in_order(inputs: Mapping[str, object], specs: Sequence[TensorSpec]) -> list[object]:
+    """Inputs by name in the order of `specs`. Raises InputError: a name is missing, or the model does not have it."""
+    names = [spec.name for spec in specs]
+    for what, some, others in (("unknown", inputs, names), ("missing", names, inputs)):
+        odd = [name for name in some if name not in others]
+        if odd:
+            raise InputError(
+                f"{what} input{'s'[: len(odd) > 1]} {', '.join(map(repr, odd))}",
+                expected=", ".join(names) or "no inputs",
+                got=", ".join(map(str, inputs)) or "none",
+            )
+    return [inputs[name] for name in names]
 
 
 class OutputSlot:

@@ -64,6 +64,9 @@ def test_blocks_that_are_off_are_zero_and_the_others_are_what_they_were(case: st
         assert decided.sum() == on
         mask = np.repeat(decided, -(-channels // blocks))[:channels].reshape(1, -1, 1, 1)
         assert np.array_equal(module(x)[1], np.where(mask, wanted, 0))
+        module.force({site: decided})
+        module.set_thresholds({site: 0.0})
+        assert np.array_equal(module(x)[1], np.where(mask, wanted, 0))
 
 
 def test_kernels_look_at_the_mask_before_they_compute() -> None:

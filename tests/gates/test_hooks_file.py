@@ -22,6 +22,7 @@ from evo_tvm.gates.network import start
 HOOKS = (
     Hook("Relu_7", "skip", "Relu_3", start(16, 0, 1), -math.inf),
     Hook("Relu_7", "exit", "Relu_7", start(16, 12, 10), 0.87),
+    Hook("Relu_7", "space", "Relu_3", start(16, 0, 1), 0.5, 14),
 )
 
 
@@ -30,11 +31,12 @@ def test_hooks_are_read_as_they_were_saved(tmp_path: Path) -> None:
     found = load_hooks(tmp_path / "m.hooks")
     assert found.report == {"accuracy": 0.93}
     for got, wanted in zip(found.hooks, HOOKS, strict=True):
-        assert (got.site, got.kind, got.feature, got.threshold) == (
+        assert (got.site, got.kind, got.feature, got.threshold, got.tile) == (
             wanted.site,
             wanted.kind,
             wanted.feature,
             wanted.threshold,
+            wanted.tile,
         )
         assert len(got.weights) == len(wanted.weights)
         for a, b in zip(got.weights, wanted.weights, strict=True):

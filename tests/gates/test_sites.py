@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
+import evo_tvm
 from evo_tvm import pipeline
 from evo_tvm.errors import ModelError
 from evo_tvm.gates.sites import Site, find_sites, parameters_of, require_sites
+from evo_tvm.target import host
 from tests.gates.networks import CLASSES, residual_network, sites
 from tests.onnx_builder import Builder
 
@@ -17,7 +20,7 @@ MODELS = Path(__file__).parents[1] / "data" / "models"
 
 
 def found_in(model: onnx.ModelProto) -> tuple[Site, ...]:
-    return find_sites(pipeline.clean(model).module)
+    return find_sites(pipeline.clean(model).module, host())
 
 
 @pytest.mark.parametrize("softmax", [False, True])
@@ -35,10 +38,15 @@ def test_identity_blocks_can_be_skipped_and_exits_sit_before_the_last_block(soft
 
 def test_the_reference_model_has_a_site_at_every_block() -> None:
     module = pipeline.clean(MODELS / "fashion_resnet32.onnx", {"input": (1, 1, 28, 28)}).module
-    found = find_sites(module)
+    found = find_sites(module, host())
     assert sum(site.kind == "skip" for site in found) == 13
     assert sum(site.kind == "exit" for site in found) == 14
     assert 440_000 < parameters_of(module) < 480_000
+    channels = [site for site in found if site.kind == "channel"]
+    assert channels and {(site.outputs, site.decisions) for site in channels} == {(2, 2)}  # of 64, blocks of 32
+    space = [site for site in found if site.kind == "space"]
+    assert {site.cells for site in space} >= {(2, 2)} and all(site.decisions == np.prod(site.cells) for site in space)
+    assert not any(site.kind == "precision" for site in found)
 
 
 def plain_network() -> onnx.ModelProto:
@@ -59,9 +67,17 @@ def segmentation_network() -> onnx.ModelProto:
 
 def test_a_model_without_a_site_is_told_so() -> None:
     module = pipeline.clean(plain_network()).module
-    with pytest.raises(ModelError, match=r"has no site for a gate of the kind skip or exit (.|\n)*got neither"):
-        require_sites(module, ("skip", "exit"))
+    with pytest.raises(ModelError, match=r"has no site for a gate of the kind skip or exit (.|\n)*got nothing like it"):
+        require_sites(module, ("skip", "exit"), host())
     module = pipeline.clean(segmentation_network()).module
-    assert {site.kind for site in require_sites(module, ("skip",))} == {"skip"}
+    assert {site.kind for site in require_sites(module, ("skip",), host())} == {"skip"}
     with pytest.raises(ModelError, match=r"kind exit (.|\n)*got sites for skip alone\)\nAsk for --kinds skip"):
-        require_sites(module, ("exit",))
+        require_sites(module, ("exit",), host())
+
+
+def test_blocks_that_round_have_a_choice_of_precision(tmp_path: Path) -> None:
+    calib = np.load(MODELS.parent / "fashion_calib.npz")["images"][:32, None].astype(np.float32) / 255
+    quantized = evo_tvm.quantize(MODELS / "fashion_small.onnx", list(calib))
+    found = find_sites(pipeline.clean(quantized, {"input": (1, 1, 28, 28)}).module, host())
+    floats = find_sites(pipeline.clean(MODELS / "fashion_small.onnx", {"input": (1, 1, 28, 28)}).module, host())
+    assert sum(site.kind == "precision" for site in found) == sum(site.kind == "skip" for site in floats) > 0

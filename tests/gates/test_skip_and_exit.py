@@ -57,6 +57,26 @@ def test_every_choice_of_blocks_gives_what_the_network_without_them_gives(gated:
         assert [decided[name] for name in names] == list(on)
 
 
+def test_observed_values_are_those_of_the_way_that_was_taken() -> None:
+    """A value that is an output keeps its place: no branch of a later block is computed over it."""
+    model, x = residual_network()
+    names = [site for site, _ in sites(model)]
+    module = compile_gated(model, skip_hooks(model), observe=names).module()
+    whole = compile_gated(model, observe=names).module()(x)
+    module.force("full")
+    assert all(np.array_equal(got, wanted) for got, wanted in zip(module(x), whole, strict=True))
+    for on in itertools.product((True, False), repeat=len(names)):
+        module.force(dict(zip(names, on, strict=True)))
+        logits, *seen = module(x)
+        skipped = [number for number, runs in enumerate(on) if not runs]
+        assert close(logits, evo_tvm.compile(residual_network(skipped)[0]).module()(x)), f"without blocks {skipped}"
+        for number in {1, 3} & {*skipped}:  # of which the shortcut is the block before, and its ReLU, if any, is done
+            before = np.maximum(seen[number - 1], 0) if number == 3 else seen[number - 1]
+            assert close(seen[number], before), f"block {number} without blocks {skipped}"
+        if on[0]:
+            assert np.array_equal(seen[0], whole[1])
+
+
 def test_an_exit_gives_its_own_logits_and_asks_no_later_gate(gated: Module) -> None:
     _, x = residual_network()
     model, _ = residual_network()

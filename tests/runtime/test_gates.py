@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evo_tvm.errors import ArtifactError, UsageError
@@ -38,6 +39,11 @@ def gates(curve: tuple[CurvePoint, ...] = CURVE) -> Gates:
     return Gates(Arrays(), INFOS, curve)  # type: ignore[arg-type]
 
 
+def spread(thresholds: tuple[float, ...]) -> list[float]:
+    """As the library has them: one for each decision."""
+    return [value for gate, value in zip(INFOS, thresholds, strict=True) for _ in range(gate.decisions)]
+
+
 def test_thresholds_by_name_and_in_order() -> None:
     g = gates()
     assert g.thresholds() == pytest.approx({"a": 0.5, "b": 0.0, "c": 0.9})
@@ -45,6 +51,16 @@ def test_thresholds_by_name_and_in_order() -> None:
     assert g.thresholds() == pytest.approx({"a": 0.5, "b": 0.0, "c": 0.25})
     g.set_thresholds([1, 2, 3])
     assert g.thresholds() == {"a": 1.0, "b": 2.0, "c": 3.0}
+
+
+def test_each_decision_of_a_gate_can_be_forced() -> None:
+    g = gates()
+    g.force({"b": np.array([True, False, True])})
+    g.prepare(None)
+    assert list(g._thresholds) == pytest.approx([0.5, -math.inf, math.inf, -math.inf, 0.9])
+    g.force({"b": None})
+    g.prepare(None)
+    assert list(g._thresholds) == pytest.approx(spread((0.5, 0.0, 0.9)))
 
 
 def test_forced_gates_have_infinite_thresholds_until_they_are_free() -> None:
@@ -63,9 +79,9 @@ def test_forced_gates_have_infinite_thresholds_until_they_are_free() -> None:
 def test_a_budget_takes_the_most_accurate_point_that_it_pays(budget: float, point: int) -> None:
     g = gates()
     g.prepare(budget)
-    assert list(g._thresholds) == pytest.approx(CURVE[point].thresholds)
+    assert list(g._thresholds) == pytest.approx(spread(CURVE[point].thresholds))
     g.prepare(None)
-    assert list(g._thresholds) == pytest.approx([0.5, 0.0, 0.9])
+    assert list(g._thresholds) == pytest.approx(spread((0.5, 0.0, 0.9)))
 
 
 def test_a_budget_that_is_set_holds_and_forced_gates_stay_forced() -> None:
@@ -81,6 +97,7 @@ def test_a_budget_that_is_set_holds_and_forced_gates_stay_forced() -> None:
     ("call", "says"),
     [
         (lambda g: g.set_thresholds({"x": 1}), r"no gate 'x' \(expected a, b, c"),
+        (lambda g: g.force({"b": np.array([True])}), r"b: wrong number of decisions \(expected 3, got \(1,\)\)"),
         (lambda g: g.set_thresholds([1.0]), r"wrong number of thresholds \(expected 3, got 1\)"),
         (lambda g: g.set_thresholds({"a": math.nan}), "a threshold must be a number"),
         (lambda g: g.force({"x": True}), "no gate 'x'"),
