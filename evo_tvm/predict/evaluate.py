@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,8 @@ from evo_tvm.predict.train import Examples, part_of, train
 
 #: What counts as right.
 _NEAR = 0.10
+#: Kernels are told apart by these microseconds.
+_SIZES_US = (0.0, 8.0, 32.0, 128.0, 512.0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,27 @@ def _counts(rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return np.stack([*numbers, np.ones(len(rows))], axis=1)
 
 
-def repeated(keys: Sequence[str], values: Sequence[float]) -> Errors:
-    """The noise: of two measurements of the same thing the later against the earlier. keys: what was measured."""
+def pairs(keys: Sequence[str], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(each later measurement, the one before it) of the same thing: the noise. keys: what was measured."""
     first: dict[str, float] = {}
-    pairs = []
+    found = []
     for key, value in zip(keys, values, strict=True):
         if key in first:
-            pairs.append((value, first[key]))
+            found.append((value, first[key]))
         first[key] = value
-    again = np.array(pairs, np.float64).reshape(-1, 2)
-    return Errors.of(again[:, 0], again[:, 1])
+    again = np.array(found, np.float64).reshape(-1, 2)
+    return again[:, 0], again[:, 1]
+
+
+def by_size(predicted: np.ndarray, measured: np.ndarray, again: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
+    """Errors, and the noise of `pairs`, apart for kernels of each range of measured times, in milliseconds."""
+    found = []
+    for low, high in itertools.pairwise(_SIZES_US):
+        ours, twice = ((low <= ms * 1e3) & (ms * 1e3 < high) for ms in (measured, again[1]))
+        errors = Errors.of(predicted[ours], measured[ours]), Errors.of(again[0][twice], again[1][twice])
+        row = {"predictor": errors[0].as_json(), "noise": errors[1].as_json()}
+        found.append({"from_us": low, "to_us": high if math.isfinite(high) else None, **row})
+    return found
 
 
 def halves(samples: Sequence[Sequence[float]]) -> Errors:

@@ -23,7 +23,11 @@ from evo_tvm.workload import Workload
 
 #: Vector multiply-adds that a core begins in a cycle.
 _UNITS = 2.0
+#: Of the bound of a call's cycles: for each byte that is moved, and for the call.
+_BYTE_CYCLES, _CALL_CYCLES = 0.1, 500.0
 _OPERATORS = tuple(sorted(ALGORITHMS))
+#: Operators without a choice of algorithms that are like no other.
+_FIXED = ("concat", "global_avg_pool2d", "transform")
 _ALGORITHMS = tuple(sorted({name for named in ALGORITHMS.values() for name in named}))
 #: Operators of an epilogue, by what they cost.
 _EPILOGUE = {
@@ -32,6 +36,8 @@ _EPILOGUE = {
     "transcendental": frozenset(("sigmoid", "tanh", "exp", "erf", "gelu", "gelu_tanh", "silu", "log", "mish")),
     "integer": frozenset(("rescale", "quantize", "dequantize", "blend")),
 }
+#: Cycles that each takes for a vector: an exponential is a polynomial and a division.
+_EPILOGUE_CYCLES = {"cheap": 0.5, "branching": 4.0, "transcendental": 24.0, "integer": 2.0}
 _SWITCHES = ("prefetch", "depth_outer", "by_channels")
 _NUMBERS = ("group_rows", "depth_chunk", "rows", "strip", "tiles", "unroll")
 #: Instructions that multiply bytes and add them up, the quickest first, under LLVM's names.
@@ -49,15 +55,16 @@ def features_of_many(
     target: Target,
     num_threads: int = 1,
     between_bytes: float | None = None,
+    steady: bool = True,
 ) -> np.ndarray:
     """The features of each (workload, algorithm, configuration): (kernels, features), float32.
 
     between_bytes: what a run touches between two calls of a kernel; None: all caches, as where kernels are measured by
-    themselves.
+    themselves. steady: False of times that were taken without care for the clock (`Record.steady`).
     """
     between = between_bytes if between_bytes is not None else 2.0 * max(target.l3_bytes, target.l2_bytes)
     rows = [_row(workload, algorithm, config, target, num_threads, between) for workload, algorithm, config in kernels]
-    found = np.array(rows, np.float64).reshape(-1, len(FEATURE_NAMES))
+    found = np.array([[*row, float(steady)] for row in rows], np.float64).reshape(-1, len(FEATURE_NAMES))
     sizes, ratios = slice(0, len(_SIZES)), slice(len(_SIZES), len(_SIZES) + len(_RATIOS))
     found[:, sizes] = np.log2(found[:, sizes] + 1)
     found[:, ratios] = np.log2(np.clip(found[:, ratios], _LEAST, 1 / _LEAST))
@@ -102,8 +109,8 @@ def _row(
     count = shares(workload, algorithm, config, shape, target)
     return [
         *_sizes(workload, algorithm, config, target, num_threads, shape, count).values(),
-        *_ratios(workload, target, num_threads, shape, between, count).values(),
-        *_plain(config, target, shape).values(),
+        *_ratios(workload, algorithm, config, target, num_threads, shape, between, count).values(),
+        *_plain(workload, config, target, shape).values(),
         *_kind(workload, workload.epilogue, algorithm).values(),
         *_target(target, num_threads).values(),
     ]
@@ -137,13 +144,49 @@ def _sizes(
         "passes": shape.passes,
         "tiles": shape.tiles,
         "shares": count,
+        "epilogue_cycles": epilogue_cycles(workload, target) / at_once,
         "tile_cycles": shape.steps * shape.accumulators / _UNITS,
+        "panel_terms": _panel_terms(shape),
+        "panel_cycles": _panel_terms(shape) * shape.accumulators / _UNITS,
+        "rows_pixels": (getattr(config, "group_rows", 0) or shape.height) * shape.width,
+        "channel_tiles": shape.blocks // shape.tile[0],
+        "row_tiles": shape.height // shape.tile[1],
+        "column_tiles": shape.width // shape.tile[2],
+        "operands": len(workload.shapes),
         **{f"config_{name}": float(getattr(config, name, 0)) for name in _NUMBERS},
     }
 
 
+def epilogue_cycles(workload: Workload, target: Target) -> float:
+    """Of all that is computed element by element, on one thread."""
+    kinds = (workload.operator, *workload.epilogue)
+    each = sum(cycles for name, cycles in _EPILOGUE_CYCLES.items() for kind in kinds if kind in _EPILOGUE[name])
+    return each * math.prod(workload.output) / target.lanes_f32
+
+
+def _panel_terms(shape: Geometry) -> float:
+    """Steps of the reduction before sums are put aside."""
+    return shape.panel_bytes / (4.0 * shape.lanes * shape.tile[0] * shape.block_vectors)
+
+
+def bound_cycles(cycles: Any, moved: Any) -> Any:
+    """A bound of a call's cycles: arithmetic over all tiles and in the epilogue, every byte moved once, overlapping in
+    part, and a call.
+
+    Numbers or arrays. cycles: of arithmetic; moved: bytes.
+    """
+    return cycles + moved * _BYTE_CYCLES + _CALL_CYCLES
+
+
 def _ratios(
-    workload: Workload, target: Target, num_threads: int, shape: Geometry, between: float, count: int
+    workload: Workload,
+    algorithm: str,
+    config: Any,
+    target: Target,
+    num_threads: int,
+    shape: Geometry,
+    between: float,
+    count: int,
 ) -> dict[str, float]:
     at_once = speed_up(count, num_threads)
     dense = max(1.0, shape.macs / target.lanes_f32 / (4 if workload.dtype == "uint8" else 1))
@@ -152,7 +195,18 @@ def _ratios(
     l1, l2, l3 = target.l1_bytes, target.l2_bytes, target.l3_bytes or target.l2_bytes
     moved = shape.weight_bytes + shape.input_bytes + shape.output_bytes
     residual = math.prod(workload.output) * 4.0 * _activations(workload.epilogue)
+    bound = bound_cycles(cycles + epilogue_cycles(workload, target) / at_once, moved + residual)
+    again = shape.input_bytes * max(1.0, shape.blocks / shape.tile[0])
     return {
+        "rule_in_bound": rule_cycles(workload, algorithm, config, target, num_threads) / bound,
+        "tiled_in_bound": cycles / bound,
+        "tiles_in_bound": shape.tiles / bound,
+        "weights_in_bound": shape.weight_bytes / bound,
+        "weights_again_in_bound": shape.weight_bytes * shape.passes / bound,
+        "input_again_in_bound": again / bound,
+        "output_in_bound": shape.output_bytes / bound,
+        "all_again_in_bound": (shape.weight_bytes * shape.passes + again + shape.output_bytes) / bound,
+        "input_in_output": shape.input_bytes / shape.output_bytes,
         "idle_lanes": shape.vector_steps / dense,
         "tile_waste": shape.tiled_cycles * _UNITS / max(1.0, shape.vector_steps),
         "intensity": shape.macs / max(1.0, moved),
@@ -179,8 +233,9 @@ def _ratios(
     }
 
 
-def _plain(config: Any, target: Target, shape: Geometry) -> dict[str, float]:
+def _plain(workload: Workload, config: Any, target: Target, shape: Geometry) -> dict[str, float]:
     (o, i, j), vectors = shape.tile, shape.block_vectors
+    blocks = workload.attributes.get("blocks", (0, 0))
     return {
         "tile_vectors": float(o * vectors),
         "tile_rows": float(i),
@@ -191,6 +246,11 @@ def _plain(config: Any, target: Target, shape: Geometry) -> dict[str, float]:
         "edge_vectors": shape.blocks % o / shape.blocks,
         "edge_rows": shape.height % i / shape.height,
         "edge_columns": shape.width % j / shape.width,
+        "left_vectors": float(shape.blocks % o),
+        "left_rows": float(shape.height % i),
+        "left_columns": float(shape.width % j),
+        "block_read": float(blocks[0]),
+        "block_written": float(blocks[-1]),
         "taps": float(shape.taps),
         "stride": float(shape.stride),
         **{f"switch_{name}": float(getattr(config, name, False)) for name in _SWITCHES},
@@ -206,7 +266,7 @@ def _kind(workload: Workload, epilogue: tuple[str, ...], algorithm: str) -> Mapp
         "epilogue_other": float(sum(kind not in known for kind in epilogue)),
         "epilogue_activations": float(_activations(epilogue)),
         "bytes_computed": float(workload.dtype in ("uint8", "int8")),
-        **{f"operator_{name}": float(workload.operator == name) for name in _OPERATORS},
+        **{f"operator_{name}": float(workload.operator == name) for name in (*_OPERATORS, *_FIXED)},
         **{f"algorithm_{name}": float(algorithm == name) for name in _ALGORITHMS},
     }
 
@@ -235,8 +295,8 @@ def _names() -> tuple[tuple[str, ...], ...]:
     workload, target = Workload("add", ((1, 1), (1, 1)), (1, 1)), make_target("any", "x86_64-linux-gnu")
     shape = geometry_of(workload, "", None, target)
     sizes = _sizes(workload, "", None, target, 1, shape, 1)
-    rest = {**_plain(None, target, shape), **_kind(workload, (), ""), **_target(target, 1)}
-    return tuple(sizes), tuple(_ratios(workload, target, 1, shape, 1.0, 1)), tuple(rest)
+    rest = {**_plain(workload, None, target, shape), **_kind(workload, (), ""), **_target(target, 1), "steady": 1.0}
+    return tuple(sizes), tuple(_ratios(workload, "", None, target, 1, shape, 1.0, 1)), tuple(rest)
 
 
 #: A ratio of which one side is nothing.

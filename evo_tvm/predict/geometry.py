@@ -25,7 +25,7 @@ class Geometry:
     of the register tile; steps: of the reduction, of a broadcast value and a vector each; taps, stride: of a window,
     products of both directions. weight_bytes, input_bytes, output_bytes: as they lie in memory, idle lanes included.
     panel_bytes: weights that a tile reads before it goes on to other pixels; rows_bytes: input that a row of tiles
-    reads; passes: how often the weights are read.
+    reads; passes: how often the weights are read; lanes: numbers in a vector.
     """
 
     macs: float
@@ -44,6 +44,7 @@ class Geometry:
     passes: float
     taps: int = 1
     stride: int = 1
+    lanes: int = 1
 
     @property
     def accumulators(self) -> int:
@@ -138,6 +139,7 @@ def _convolution(workload: Workload, algorithm: str, config: Any, target: Target
         rows_bytes=rows_bytes,
         passes=passes,
         taps=kh * kw,
+        lanes=lanes,
         stride=math.prod(stride),
     )
 
@@ -165,6 +167,7 @@ def _window(workload: Workload, config: Any, target: Target) -> Geometry:
         rows_bytes=float(lanes * rows * image[1] * size),
         passes=1.0,
         taps=taps,
+        lanes=lanes,
         stride=math.prod(workload.attributes.get("stride", (1, 1))),
     )
 
@@ -196,6 +199,7 @@ def _product(workload: Workload, config: Any, target: Target) -> Geometry:
         panel_bytes=o * lanes * 4.0 * (_get(config, "depth_chunk", 0) or steps),
         rows_bytes=float(j * depth * _itemsize(workload.dtype)),
         passes=float(math.ceil(rows / j)),
+        lanes=lanes,
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from evo_tvm.errors import UsageError
 from evo_tvm.files import write_whole
-from evo_tvm.predict.features import FEATURE_NAMES, features_of_many, kind_of, rule_cycles
+from evo_tvm.predict.features import FEATURE_NAMES, bound_cycles, features_of_many, kind_of, rule_cycles
 from evo_tvm.target import Target
 from evo_tvm.tune.revision import revision_of
 from evo_tvm.workload import Workload
@@ -36,9 +36,8 @@ METRICS = ("time", "instructions")
 _DEVIATIONS = 1.645
 #: A model's kernels err together by this share of their variance; the rest averages out.
 _COMMON = 0.3
-#: What a bound of the cycles is made of, beside these for each byte that is moved, and for a call.
-_BASE = ("tiled_cycles", "all_bytes")
-_BYTE_CYCLES, _CALL_CYCLES = 0.1, 500.0
+#: What a bound of the cycles is made of.
+_BASE = ("tiled_cycles", "epilogue_cycles", "all_bytes")
 
 #: A workload, an algorithm and its configuration.
 Kernel = tuple[Workload, str, Any]
@@ -271,10 +270,10 @@ def unit(metric: str, target: Target) -> float:
 def base_of(rows: np.ndarray) -> np.ndarray:
     """The natural logarithm of a bound of the cycles, which trees then only correct: they do not extrapolate.
 
-    Arithmetic over all tiles, and every byte moved once, overlapping in part, and a call. rows: (kernels, features).
+    See `bound_cycles`. rows: (kernels, features).
     """
-    cycles, moved = (np.exp2(rows[:, FEATURE_NAMES.index(name)].astype(np.float64)) for name in _BASE)
-    found: np.ndarray = np.log(cycles + moved * _BYTE_CYCLES + _CALL_CYCLES)
+    tiled, epilogue, moved = (np.exp2(rows[:, FEATURE_NAMES.index(name)].astype(np.float64)) for name in _BASE)
+    found: np.ndarray = np.log(bound_cycles(tiled + epilogue, moved))
     return found
 
 

@@ -23,6 +23,9 @@ def _lines(result: Mapping[str, Any], plot: str) -> Iterator[str]:
         f"Written by `scripts/evaluate_predictor --write`, from {result['measurements']} measurements of "
         f"{result['workloads']} workloads."
     )
+    tested = f"{result['tested']} of them, of {result['tested_workloads']} workloads"
+    yield f"Errors are those on {tested}, that were taken with a steady clock;"
+    yield f"{result['no_quick_moment']} more, for which the machine had no quick moment, are left out."
     yield "Kernels: each workload is predicted from others alone. Whole models: each family of networks is predicted"
     yield "from what is left when every workload that any of its networks has is taken out of the logs."
     yield ""
@@ -36,16 +39,34 @@ def _lines(result: Mapping[str, Any], plot: str) -> Iterator[str]:
     yield ""
     yield f"![predicted against measured]({plot})"
     yield ""
+    yield "| kernels that take | measurements | MAPE | within 10 % | measured twice | MAPE | within 10 % |"
+    yield "|---|---|---|---|---|---|---|"
+    for each in result["by_size"]:
+        cells = [cell for who in ("predictor", "noise") for cell in _cells(each[who])]
+        ends = (
+            f"{each['from_us']:g} us and more"
+            if each["to_us"] is None
+            else f"{each['from_us']:g} to {each['to_us']:g} us"
+        )
+        yield f"| {ends} | {' | '.join(cells)} |"
+    yield ""
     yield "| kernels of an unseen family | measurements | MAPE | within 10 % |"
     yield "|---|---|---|---|"
     for name, found in result["families"].items():
-        yield f"| {name} | {found['count']} | {found['mape']:.1%} | {found['within_10']:.1%} |"
+        yield f"| {name} | {' | '.join(_cells(found))} |"
     yield ""
     yield "| model (family, width, depth, size) | measured ms | predicted ms | error |"
     yield "|---|---|---|---|"
     for each in result["models"]:
         measured, predicted = each["measured_ms"], each["predicted_ms"]
         yield f"| {each['name']} | {measured:.3f} | {predicted:.3f} | {predicted / measured - 1:+.1%} |"
+
+
+def _cells(errors: Mapping[str, Any]) -> list[str]:
+    """Of the plain data of `Errors`."""
+    if not errors["count"]:
+        return ["0", "", ""]
+    return [str(errors["count"]), f"{errors['mape']:.1%}", f"{errors['within_10']:.1%}"]
 
 
 def scatter(

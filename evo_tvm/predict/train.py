@@ -14,25 +14,32 @@ from typing import Any
 import numpy as np
 
 from evo_tvm.errors import UsageError
-from evo_tvm.predict.features import features_of_many, kind_of, touched_bytes
+from evo_tvm.predict.features import FEATURE_NAMES, features_of_many, kind_of, touched_bytes
 from evo_tvm.predict.model import Kernel, Predictor, base_of, booster_json, unit
 from evo_tvm.target import Target
 from evo_tvm.tune.log import Record
 from evo_tvm.tune.revision import revision_of
 
-#: Of XGBoost. Trees of depth 8 see how a configuration and a shape meet; a tree of few columns lets none hide another.
+#: Of XGBoost. Trees of depth 8 see how a configuration and a shape meet.
 PARAMETERS: Mapping[str, Any] = {
-    "objective": "reg:squarederror",
     "tree_method": "hist",
     "max_bin": 256,
     "max_depth": 8,
     "eta": 0.05,
     "min_child_weight": 4.0,
     "subsample": 0.8,
-    "colsample_bytree": 0.5,
+    "colsample_bytree": 0.8,
     "lambda": 2.0,
 }
-ROUNDS = 500
+#: Of the first rounds, and of the others: when most errors are small, those beyond 5 % count by their size, not by its
+#: square, as some measurements are wrong.
+OBJECTIVES: Sequence[tuple[float, Mapping[str, Any]]] = (
+    (0.25, {"objective": "reg:squarederror"}),
+    (0.75, {"objective": "reg:pseudohubererror", "huber_slope": 0.05}),
+)
+ROUNDS = 600
+#: What a measurement on several threads counts.
+_SEVERAL_THREADS = 0.3
 #: Models of an ensemble; each leaves out the workloads of one part.
 PARTS = 4
 
@@ -61,6 +68,12 @@ class Examples:
     def logarithms(self) -> np.ndarray:
         """Of the values in cycles or instructions, (examples)."""
         found: np.ndarray = np.log(self.values / self.scale)
+        return found
+
+    @property
+    def steady(self) -> np.ndarray:
+        """Which were measured with a steady clock, a mask."""
+        found: np.ndarray = self.rows[:, FEATURE_NAMES.index("steady")] > 0
         return found
 
     @property
@@ -98,11 +111,11 @@ def examples_of(records: Iterable[Record], target: Target, metric: str = "time")
     kept = [r for r in records if r.samples_ms and r.measured == metric and not r.stale and is_quick(r)]
     if not kept:
         raise UsageError("there is nothing to learn from: no measurement is for this target and still valid")
-    kept.sort(key=lambda record: record.threads)
-    by_threads = itertools.groupby(kept, key=lambda record: record.threads)
+    kept.sort(key=lambda record: (record.threads, record.steady))
+    alike = itertools.groupby(kept, key=lambda record: (record.threads, record.steady))
     rows = [
-        features_of_many([(r.workload, r.algorithm, dict(r.config)) for r in several], target, threads)
-        for threads, several in by_threads
+        features_of_many([(r.workload, r.algorithm, dict(r.config)) for r in several], target, threads, steady=steady)
+        for (threads, steady), several in alike
     ]
     kinds = tuple(kind_of(r.workload, r.algorithm) for r in kept)
     return Examples(
@@ -187,16 +200,17 @@ def train(examples: Examples, name: str, rounds: int = ROUNDS, parts: int = PART
     )
 
 
-def fit(examples: Examples, rounds: int, seed: int, margin: np.ndarray | None = None) -> Any:
-    """One model of XGBoost. margin: what it corrects, the bound of `base_of` by default."""
+def fit(examples: Examples, rounds: int, seed: int) -> Any:
+    """One model of XGBoost, which corrects the bound of `base_of`."""
     import xgboost
 
-    data = xgboost.DMatrix(
-        examples.rows,
-        examples.logarithms - (base_of(examples.rows) if margin is None else margin),
-        weight=1 / sizes_of(examples.keys),
-    )
-    return xgboost.train({**PARAMETERS, "seed": seed, "nthread": 1}, data, rounds)
+    labels = examples.logarithms - base_of(examples.rows)
+    data = xgboost.DMatrix(examples.rows, labels, weight=weights_of(examples))
+    fixed = {**PARAMETERS, "seed": seed, "nthread": 1, "base_score": float(np.mean(labels))}
+    found = None
+    for share, objective in OBJECTIVES:
+        found = xgboost.train({**fixed, **objective}, data, max(1, round(rounds * share)), xgb_model=found)
+    return found
 
 
 def predict_rows(booster: Any, rows: np.ndarray) -> np.ndarray:
@@ -217,6 +231,13 @@ def _shuffled(key: str) -> bytes:
     from blake3 import blake3
 
     return blake3(key.encode()).digest()
+
+
+def weights_of(examples: Examples) -> np.ndarray:
+    """Of each example: what is measured on several threads is noisier, and shall not disturb the rest."""
+    several = examples.rows[:, FEATURE_NAMES.index("threads")] > 1
+    found: np.ndarray = np.where(several, _SEVERAL_THREADS, 1.0) / sizes_of(examples.keys)
+    return found
 
 
 def sizes_of(keys: Sequence[str]) -> np.ndarray:

@@ -61,6 +61,11 @@ class Record:
         return min(self.samples_ms, default=float("inf"))
 
     @property
+    def steady(self) -> bool:
+        """Whether the clock was the same for all kernels: `timer` is 2 or more. Counts of instructions always are."""
+        return self.measured != "time" or int(self.provenance.get("timer", 1)) >= 2
+
+    @property
     def rank(self) -> tuple[bool, float]:
         """What is better ranks lower: first what was measured beside its rivals, then what is faster."""
         return not self.provenance.get("final", False), self.latency_ms

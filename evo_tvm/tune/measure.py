@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -36,6 +36,8 @@ from evo_tvm.workload import Workload
 
 #: max |difference| / max |result| between configurations: what Winograd may lose, and no more.
 TOLERANCE = 1e-3
+#: How samples are taken, in logs: 1, where it is not given: without care for the clock that wide vectors slow down.
+TIMER = 2
 #: A call that takes longer hangs.
 TIMEOUT_S = 10.0
 #: So does a compiler that takes longer for one kernel.
@@ -133,6 +135,7 @@ def provenance() -> dict[str, Any]:
         "tvm": version("apache-tvm"),
         "cpu": cpu.model(),
         "cores": cpu.usable_cores(),
+        "timer": TIMER,
     }
 
 
@@ -194,10 +197,11 @@ class Measurer:
         while True:
             self._fill(propose)
             if self._timing is None and self._built:
-                self._start_timing(self._built.popleft())
-            if self._timing is None and not self._building:
+                done = self._start_timing(self._built.popleft())
+            elif self._timing is None and not self._building:
                 return
-            done = self._wait()
+            else:
+                done = self._wait()
             if done is not None:
                 job, results = done
                 yield job, results
@@ -253,11 +257,14 @@ class Measurer:
 
     # ---- Timing ----
 
-    def _start_timing(self, work: _Work) -> None:
+    def _start_timing(self, work: _Work) -> tuple[Job, Results] | None:
+        """None; the results where no kernel is left to time."""
         assert work.batch is not None
         job, batch = work.job, work.batch
-        work.calls, work.patience, self._timing = -1, _PATIENCE, work
         kernels = [kernel for kernel in batch.kernels if kernel["candidate"] not in work.errors]
+        if not kernels:
+            return self._finish(work, {threads: {} for threads in job.threads})
+        work.calls, work.patience, self._timing = -1, _PATIENCE, work
         workloads = {kernel["candidate"]: job.candidates[kernel["candidate"]].workload for kernel in kernels}
         request = {
             **asdict(batch),
@@ -280,6 +287,7 @@ class Measurer:
         with suppress(BrokenPipeError):  # it died: `_take_timed` finds out
             timer.stdin.write(json.dumps(request) + "\n")
             timer.stdin.flush()
+        return None
 
     def _take_timed(self, work: _Work, ready: bool) -> tuple[Job, Results] | None:
         """The results; None where it goes on, maybe with one candidate less."""
@@ -298,34 +306,38 @@ class Measurer:
                 work.waiting_until = time.monotonic() + self.timeout_s
                 return None
             self._end_timer()
-            self._blame(work, f"it did not return within {self.timeout_s:g} s")
-            return None
+            return self._blame(work, f"it did not return within {self.timeout_s:g} s")
         line = timer.stdout.readline()
         if not line:
             status = timer.wait()
             self._end_timer()
             name = f"crashed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
-            self._blame(work, f"it {name}")
-            return None
+            return self._blame(work, f"it {name}")
+        answer = json.loads(line)
+        work.errors |= {int(number): text for number, text in answer["errors"].items()}
+        timed = {
+            int(threads): {
+                int(number): Result(tuple(samples), slowness=found["slowness"][number])
+                for number, samples in found["samples"].items()
+            }
+            for threads, found in answer["timed"].items()
+        }
+        return self._finish(work, timed)
+
+    def _finish(self, work: _Work, timed: Mapping[int, Mapping[int, Result]]) -> tuple[Job, Results]:
+        """The results of a job, by threads and number: what was timed, and what failed."""
         self._timing = None
         shutil.rmtree(work.folder, ignore_errors=True)
-        answer = json.loads(line)
-        errors = work.errors | {int(number): text for number, text in answer["errors"].items()}
-        results: Results = {}
-        for threads, timed in answer["timed"].items():
-            found = {number: Result(error=text) for number, text in errors.items()}
-            for number, samples in timed["samples"].items():
-                found[int(number)] = Result(tuple(samples), slowness=timed["slowness"][number])
-            results[int(threads)] = found
-        return work.job, results
+        failed = {number: Result(error=text) for number, text in work.errors.items()}
+        return work.job, {threads: {**failed, **found} for threads, found in timed.items()}
 
-    def _blame(self, work: _Work, error: str) -> None:
+    def _blame(self, work: _Work, error: str) -> tuple[Job, Results] | None:
         """What was running is out, the others are timed once more; all are out where nothing was."""
         numbers = range(len(work.job.candidates))
         running = int(self._here[0])
         for number in [running] if running in numbers and running not in work.errors else numbers:
             work.errors.setdefault(number, error)
-        self._start_timing(work)
+        return self._start_timing(work)
 
     def _reference(self, workload: Workload) -> Path:
         key = (workload.key, workload.epilogue)

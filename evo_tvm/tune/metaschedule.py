@@ -115,6 +115,7 @@ def tune_function(
     """
     functions: dict[str, tirx.PrimFunc] = {}
     callbacks = [_Report(report), ms.measure_callback.AddToDatabase(), ms.measure_callback.UpdateCostModel()]
+    runner = _Runner(functions, plain, num_threads, measurer, until)
     fields = {name: value for name, value in target.tvm().export().items() if name not in ("tag", "keys")}
     with tempfile.TemporaryDirectory(prefix="evo_tvm_metaschedule_") as folder, _quiet():
         try:
@@ -125,13 +126,13 @@ def tune_function(
                 trials,
                 num_trials_per_iter=min(_BATCH, trials),
                 builder=_Builder(functions),
-                runner=_Runner(functions, plain, num_threads, measurer, until),
+                runner=runner,
                 database="memory",
                 measure_callbacks=callbacks,
                 num_tuning_cores=1,
             )
         except Exception:
-            if time.monotonic() < until:
+            if not runner.stopped:
                 raise
 
 
@@ -195,9 +196,12 @@ class _Runner(ms.runner.PyRunner):
         super().__init__()
         self.functions, self.plain, self.num_threads = functions, plain, num_threads
         self.measurer, self.until = measurer, until
+        #: Whether it ended the search because time was up: what it raised then is no error.
+        self.stopped = False
 
     def run(self, runner_inputs: Sequence[Any]) -> list[Any]:
-        if time.monotonic() > self.until:
+        self.stopped = time.monotonic() > self.until
+        if self.stopped:
             raise _Stop
         tried = [self.functions.pop(str(asked.artifact_path)) for asked in runner_inputs]
         made = [Candidate(self.plain.workload, METASCHEDULE, None, self.plain.graph, func) for func in tried]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -21,7 +21,7 @@ from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.runtime.manifest import Manifest, TargetInfo
 from evo_tvm.spec import TensorSpec
 from evo_tvm.target import Target
-from evo_tvm.workload import FEW_CHANNELS, Workload, anchor_of, workload_of
+from evo_tvm.workload import FEW_CHANNELS, Workload, anchor_of, few_block, workload_of
 
 #: Operators none of whose operands is constant.
 _OF_ACTIVATIONS = frozenset(("matmul",))
@@ -123,17 +123,28 @@ def behind_convolution(graph: Graph, target: Target, num_threads: int) -> Graph:
     """
     (group,) = graph.groups
     data = graph.values[group.inputs[0]]
-    if group.anchor.kind not in _POOLS or data.shape[1] <= FEW_CHANNELS or data.dtype != "float32":
+    if group.anchor.kind not in _POOLS or data.shape[1] <= FEW_CHANNELS or data.dtype not in ("float32", "uint8"):
         return graph
     n, c, *image = data.shape
     x = Value("image", (n, 1, *image), data.dtype)
-    weight = Value("weight", (c, 1, 1, 1), data.dtype, np.linspace(0.5, 1, c, dtype=data.dtype).reshape(c, 1, 1, 1))
+    numbers = np.linspace(0.5, 1, c).reshape(c, 1, 1, 1)
+    in_bytes = data.dtype == "uint8"
+    weight = Value("weight", (c, 1, 1, 1), "int8" if in_bytes else "float32", numbers.astype("float32"))
+    if in_bytes:
+        weight = replace(weight, data=(numbers * 100).astype("int8"))
     attrs: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
     if "blocks" in group.anchor.attrs:
-        attrs["blocks"] = (1, group.anchor.attrs["blocks"][0])
-    before = Group("before", (x.name, weight.name), (data.name,), (Op("conv2d", (0, 1), attrs),))
+        attrs["blocks"] = (few_block(data.dtype), group.anchor.attrs["blocks"][0])
+    constants = [weight]
+    epilogue: tuple[Op, ...] = ()
+    if in_bytes:
+        constants.append(Value("scale", (1, c, 1, 1), "float32", np.full((1, c, 1, 1), 1 / 64, np.float32)))
+        epilogue = (Op("rescale", (3, 2)), Op("quantize", (4,), _ATTRIBUTES["quantize"]))
+    names = (x.name, *(value.name for value in constants))
+    before = Group("before", names, (data.name,), (Op("conv2d", (0, 1), attrs), *epilogue))
     inputs = tuple(x.name if name == data.name else name for name in graph.inputs)
-    graph = Graph({**graph.values, x.name: x, weight.name: weight}, (before, group), inputs, graph.outputs)
+    values = {**graph.values, x.name: x, **{value.name: value for value in constants}}
+    graph = Graph(values, (before, group), inputs, graph.outputs)
     workload = workload_of(graph, before)
     algorithm = next(iter(ALGORITHMS["conv2d"].values()))
     decision = Decision(algorithm.name, algorithm.default(workload, target, num_threads), "", ())

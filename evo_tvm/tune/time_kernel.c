@@ -34,17 +34,63 @@ EXPORT void evo_touch(volatile uint8_t* data, uint64_t bytes) {
   for (uint64_t i = 0; i < bytes; i += kAlign) data[i] = data[i];
 }
 
-/* The time of fixed arithmetic in registers, some 20 us: it is longer while others use the same core. */
-EXPORT uint64_t evo_fixed_work(void) {
+enum { kChains = 12, kSteps = 3000, kMostThreads = 256 };
+
+#if defined(__x86_64__)
+typedef float Wide __attribute__((vector_size(64)));
+
+/* Multiplies and adds whole AVX-512 registers: the clock is then what it is while kernels compute, and stays so for the
+ * one that follows. */
+__attribute__((target("avx512f"))) static uint64_t wide_work(void) {
+  static const Wide scale = {0.999f}, step = {1e-3f};
+  volatile Wide sink;
+  Wide x[kChains] = {{0}};
+  uint64_t begin = evo_now_ns();
+  for (int i = 0; i < kSteps; ++i)
+    for (int k = 0; k < kChains; ++k) x[k] = x[k] * scale + step;
+  uint64_t spent = evo_now_ns() - begin;
+  for (int k = 0; k < kChains; ++k) sink = x[k];
+  (void)sink;
+  return spent;
+}
+#endif
+
+static uint64_t narrow_work(void) {
   volatile double sink;
   double x[8] = {1, 2, 3, 4, 5, 6, 7, 8}, scale = 0.999, step = 1e-3;
   uint64_t begin = evo_now_ns();
-  for (int i = 0; i < 4000; ++i)
+  for (int i = 0; i < kSteps; ++i)
     for (int k = 0; k < 8; ++k) x[k] = x[k] * scale + step;
   uint64_t spent = evo_now_ns() - begin;
   for (int k = 0; k < 8; ++k) sink = x[k];
   (void)sink;
   return spent;
+}
+
+typedef struct {
+  int32_t wide;
+  uint64_t spent[kMostThreads];
+} Work;
+
+static int work(int task_id, TVMParallelGroupEnv* env, void* data) {
+  Work* work = data;
+  (void)env;
+#if defined(__x86_64__)
+  if (work->wide) return work->spent[task_id % kMostThreads] = wide_work(), 0;
+#endif
+  return work->spent[task_id % kMostThreads] = narrow_work(), 0;
+}
+
+/* The time of fixed arithmetic in registers, some 20 us, on the thread of the pool that takes longest: it is longer
+ * while others use the same core. wide: with AVX-512, which the CPU must have. */
+EXPORT uint64_t evo_fixed_work(void* pool, int32_t wide) {
+  Work done = {wide, {0}};
+  if (evo_enter(pool) != 0) return 0;
+  evo_leave(pool, TVMBackendParallelLaunch(work, &done, 0));
+  uint64_t longest = 0;
+  for (int i = 0; i < kMostThreads; ++i)
+    if (done.spent[i] > longest) longest = done.spent[i];
+  return longest;
 }
 
 /* Has a core, and leaves it as idle as may be, until `go_on` is zero. */

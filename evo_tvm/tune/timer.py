@@ -24,6 +24,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from evo_tvm.errors import EvoError
+from evo_tvm.runtime import cpu
 from evo_tvm.runtime.library import run_error
 from evo_tvm.runtime.tensors import address, aligned_bytes
 
@@ -41,11 +43,25 @@ _PR_SET_PDEATHSIG = 1
 _MOST_ARGUMENTS = 24
 #: Rounds that may be added while there are too few samples of quick moments.
 _PATIENCE = 2
-#: How often the fixed work runs to know its shortest time, and up to which multiple of that the machine counts as
-#: quick: wide vectors make the clock slower by up to 1.3, another that shares the core by 1.4 and more.
-_REFERENCE_RUNS, _QUICK = 5000, 1.36
-#: How long a quick moment is waited for before each call.
-_WAIT_S = 0.005
+#: How often the fixed work runs before the first measurement; how many of its times are kept.
+_REFERENCE_RUNS, _KEPT = 10_000, 20_000
+#: From the shortest of them to this multiple the machine is not shared: clocks differ by 1.13, another that shares the
+#: core takes 1.6. The middle of these is the usual time; so near to it the machine counts as quick.
+_APART, _NEAR = 1.2, 0.05
+#: How long a quick moment is waited for before each call, and for all calls of a batch together.
+_WAIT_S, _WAIT_ALL_S = 0.03, 1.0
+
+
+def loaded(path: str | Path) -> ctypes.CDLL:
+    """A library with time_kernel.c."""
+    library = ctypes.CDLL(str(path))
+    library.evo_pool_create.restype = ctypes.c_void_p
+    library.evo_time.argtypes = [ctypes.c_void_p] * 4
+    library.evo_touch.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+    library.evo_touch.restype = None
+    library.evo_fixed_work.restype = ctypes.c_uint64
+    library.evo_fixed_work.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+    return library
 
 
 class _Batch:
@@ -53,12 +69,7 @@ class _Batch:
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         self.request = request
-        self.library = ctypes.CDLL(request["library"])
-        self.library.evo_pool_create.restype = ctypes.c_void_p
-        self.library.evo_time.argtypes = [ctypes.c_void_p] * 4
-        self.library.evo_touch.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        self.library.evo_touch.restype = None
-        self.library.evo_fixed_work.restype = ctypes.c_uint64
+        self.library = loaded(request["library"])
         data = Path(request["data"]).read_bytes()
         self.buffers = [_filled(data, size, at) for size, at in request["buffers"]]
         self.kernels = [_Kernel(self, fields) for fields in request["kernels"]]
@@ -134,28 +145,44 @@ class _Kernel:
         return plain[:, : place["channels"]]
 
 
-class _Reference:
+class Reference:
     """Fixed work: how slow the machine is at the moment. What runs beside a virtual machine, or on the other half of
-    its core, halves its speed for some milliseconds, again and again; a sample counts where the fixed work was quick
-    right before and after it."""
+    its core, halves its speed for some milliseconds, again and again; a sample counts where the fixed work took its
+    usual time right before and after it. As it uses the widest vectors, the clock is the same for all kernels."""
 
     def __init__(self) -> None:
-        self.shortest = math.inf
+        self.wide = int("avx512f" in cpu.features())
+        self._times: deque[int] = deque(maxlen=_KEPT)
+        self._usual = 1.0
+        self._left = 0.0
 
-    def slowness(self, library: ctypes.CDLL) -> float:
-        """The time that the fixed work takes now, in parts of the shortest that it ever took."""
-        if math.isinf(self.shortest):
-            self.shortest = min(library.evo_fixed_work() for _ in range(_REFERENCE_RUNS))
-        spent = library.evo_fixed_work()
-        self.shortest = min(self.shortest, spent)
-        return float(spent / self.shortest)
+    def begin(self, library: ctypes.CDLL, pool: int) -> None:
+        """Before each batch: what is usual is what was seen so far."""
+        while len(self._times) < _REFERENCE_RUNS:
+            self._times.append(library.evo_fixed_work(pool, self.wide))
+        times = np.array(self._times)
+        self._usual = float(np.median(times[times <= times.min() * _APART]))
+        self._left = _WAIT_ALL_S
 
-    def wait(self, library: ctypes.CDLL) -> float:
+    def slowness(self, library: ctypes.CDLL, pool: int) -> float:
+        """The time that the fixed work takes now, in parts of its usual time."""
+        spent = library.evo_fixed_work(pool, self.wide)
+        self._times.append(spent)
+        return float(spent / self._usual)
+
+    def wait(self, library: ctypes.CDLL, pool: int) -> float:
         """Waits for a quick moment, but not for long. Returns how slow it is then."""
-        until = time.perf_counter() + _WAIT_S
-        while (slowness := self.slowness(library)) > _QUICK and time.perf_counter() < until:
+        begin = time.perf_counter()
+        until = begin + min(_WAIT_S, self._left)
+        while not is_quick(slowness := self.slowness(library, pool)) and time.perf_counter() < until:
             pass
+        self._left -= time.perf_counter() - begin
         return slowness
+
+
+def is_quick(slowness: float) -> bool:
+    """Whether the machine is as quick as usual, no less and no more."""
+    return abs(slowness - 1) <= _NEAR
 
 
 @contextmanager
@@ -187,13 +214,14 @@ class _Timing:
         self._slow: list[tuple[float, float]] = []
         self._preempted: list[float] = []
 
-    def add(self, sample: float, slowness: float, preempted: bool) -> None:
+    def add(self, sample: float, before: float, after: float, preempted: bool) -> None:
+        """before, after: the slowness of the machine."""
         if preempted:
             self._preempted.append(sample)
-        elif slowness <= _QUICK:
+        elif is_quick(before) and is_quick(after):
             self.quick.append(sample)
         else:
-            self._slow.append((sample, slowness))
+            self._slow.append((sample, max(before, after, 1 + _NEAR)))
 
     @property
     def samples(self) -> list[float]:
@@ -206,7 +234,7 @@ class _Timing:
         return 1.0 if self.quick or not self._slow else min(self._slow)[1]
 
 
-def answer(request: Mapping[str, Any], here: np.ndarray, reference: _Reference) -> dict[str, Any]:
+def answer(request: Mapping[str, Any], here: np.ndarray, reference: Reference) -> dict[str, Any]:
     """{"errors": text of each kernel that failed, by its candidate's number as text, "timed": for each number of
     threads {"samples": milliseconds of each kernel, "slowness": of the machine at the shortest of them}}.
 
@@ -241,7 +269,7 @@ def _works(kernel: _Kernel, request: Mapping[str, Any], here: np.ndarray, errors
 
 
 def _time(
-    batch: _Batch, kernels: list[_Kernel], threads: int, here: np.ndarray, reference: _Reference
+    batch: _Batch, kernels: list[_Kernel], threads: int, here: np.ndarray, reference: Reference
 ) -> dict[str, dict[int, Any]]:
     request = batch.request
     timings = {kernel.number: _Timing() for kernel in kernels}
@@ -251,6 +279,7 @@ def _time(
     with ExitStack() as stack:
         stack.callback(batch.destroy_pool, pool)
         stack.enter_context(_held(batch.library, request["cores"][threads:]))
+        reference.begin(batch.library, pool)
         begin = time.perf_counter()
         for call in range(request["max_rounds"] * _PATIENCE):
             batch.evict()
@@ -260,11 +289,11 @@ def _time(
                 if len(timing.quick) >= request["max_rounds"]:
                     continue
                 kernel.warm()
-                slowness = reference.wait(batch.library)
+                slowness = reference.wait(batch.library, pool)
                 here[:] = kernel.number, here[1] + 1
                 before = _preempted()
                 sample = kernel.run(pool)
-                timing.add(sample, max(slowness, reference.slowness(batch.library)), _preempted() != before)
+                timing.add(sample, slowness, reference.slowness(batch.library, pool), _preempted() != before)
             least = min((len(timing.quick) for timing in timings.values()), default=0)
             late = time.perf_counter() - begin >= request["seconds"]
             enough = call + 1 >= request["max_rounds"] or (late and least >= request["min_rounds"])
@@ -296,7 +325,8 @@ def _compare(result: np.ndarray, reference: Path, tolerance: float) -> None:
         raise EvoError(f"its result is wrong by {worst:.2g} of the largest value")
 
 
-def _settle(priority: Mapping[str, Any]) -> None:
+def settle(priority: Mapping[str, Any]) -> None:
+    """This process gets the first of the cores, and the real-time priority. priority: fields of a `Priority`."""
     if priority["cores"]:
         os.sched_setaffinity(0, priority["cores"][:1])
     if priority["realtime"]:
@@ -304,7 +334,7 @@ def _settle(priority: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _locked(path: str) -> Iterator[None]:
+def locked(path: str) -> Iterator[None]:
     """Nobody else who asks for it has the file locked meanwhile."""
     if not path:
         yield
@@ -320,11 +350,11 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     here = np.memmap(sys.argv[1], np.int64, "r+", shape=(2,))
     priority = json.loads(sys.argv[2])
-    _settle(priority)
-    reference = _Reference()
+    settle(priority)
+    reference = Reference()
     for line in sys.stdin:
         here[0] = WAITING
-        with _locked(priority["lock"]):
+        with locked(priority["lock"]):
             answered = answer({**json.loads(line), "cores": priority["cores"]}, here, reference)
         print(json.dumps(answered), flush=True)
 

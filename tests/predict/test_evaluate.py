@@ -13,9 +13,10 @@ from evo_tvm.predict.evaluate import (
     BASELINES,
     Errors,
     beside_kernels,
+    by_size,
     halves,
     linear,
-    repeated,
+    pairs,
     trees,
     unseen_workloads,
 )
@@ -32,9 +33,18 @@ def test_errors() -> None:
 
 
 def test_noise_is_of_what_was_measured_twice() -> None:
-    found = repeated(["a", "b", "a", "c", "b"], [1.0, 2.0, 1.1, 5.0, 2.0])
+    found = Errors.of(*pairs(["a", "b", "a", "c", "b"], [1.0, 2.0, 1.1, 5.0, 2.0]))
     assert found.count == 2 and found.mape == pytest.approx(0.05)
     assert halves([(1.0, 1.1, 2.0, 5.0), (3.0, 3.0)]).mape == pytest.approx(0.1)
+
+
+def test_errors_by_size() -> None:
+    predicted, measured = np.array([0.0011, 0.02, 0.03]), np.array([0.001, 0.02, 0.02])
+    rows = by_size(predicted, measured, (np.array([0.021]), np.array([0.02])))
+    counts = [(row["predictor"]["count"], row["noise"]["count"]) for row in rows]
+    assert counts == [(1, 0), (2, 1), (0, 0), (0, 0), (0, 0)]
+    assert rows[0]["predictor"]["mape"] == pytest.approx(0.1) and rows[1]["predictor"]["within_10"] == 0.5
+    assert rows[1]["noise"]["mape"] == pytest.approx(0.05) and rows[0]["noise"]["mape"] is None
 
 
 def test_trees_beat_lines_on_unseen_workloads() -> None:

@@ -131,3 +131,12 @@ def test_slow_moments_and_failures_teach_nothing() -> None:
     assert len(examples_of([good, counted], TARGET, "instructions")) == 1
     with pytest.raises(UsageError, match="nothing to learn from"):
         examples_of([slow, failed, stale], TARGET)
+
+
+def test_times_without_a_steady_clock_are_told_apart() -> None:
+    workload = convolution(64, 14)
+    config = ALGORITHMS["conv2d"][ALGORITHM].default(workload, TARGET, 1)
+    old = replace(record(workload, config, 1.0), provenance={})
+    steady, counted = replace(old, provenance={"timer": 2}), replace(old, measured="instructions")
+    assert (old.steady, steady.steady, counted.steady) == (False, True, True)
+    assert examples_of([steady, old, steady], TARGET).steady.tolist() == [False, True, True]

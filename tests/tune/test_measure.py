@@ -191,6 +191,25 @@ def test_a_compiler_that_crashes_costs_one_candidate(measurer: Measurer, monkeyp
     assert good.samples_ms
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_job_of_which_nothing_can_be_built_ends(
+    threads: int, measurer: Measurer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise ValueError("no such tile")
+
+    monkeypatch.setattr(build_batch, "planned", refuse)
+    results = measurer.measure(candidates(DENSE, 3), QUICK, threads)
+    assert [result.error for result in results] == ["ValueError: no such tile"] * 3
+
+
+def test_a_job_of_which_every_kernel_crashes_ends(measurer: Measurer, spoil: Callable[[Any, str], None]) -> None:
+    (alone,) = candidates(DENSE, 1)
+    spoil(alone.config, "__builtin_trap();")
+    (result,) = measurer.measure([alone], QUICK)
+    assert "crashed" in result.error and not result.samples_ms
+
+
 def test_a_compiler_that_hangs_costs_one_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = candidates(DENSE, 2)
     planned = build_batch.planned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper
 
 import evo_tvm
 from evo_tvm.target import host
+from evo_tvm.tune import metaschedule
 from evo_tvm.tune.folders import log_name
 from evo_tvm.tune.log import append, read_records
 from evo_tvm.tune.revision import METASCHEDULE, revision_of
@@ -61,3 +63,44 @@ def test_a_line_without_a_trace_does_not_count(
     append(tmp_path, record(0.1, METASCHEDULE, revision=revision_of(host().isa, "tir", METASCHEDULE), **fields))
     assert [line.stale for line in read_records(tmp_path, log_name(host()))] == [True]
     assert METASCHEDULE not in algorithms(model)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, for a search of one empty batch."""
+    now = [0.0]
+    monkeypatch.setattr(metaschedule, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(metaschedule.ms, "tune_tir", lambda *_, runner, **__: runner.run([]))
+    return now
+
+
+class BrokenMeasurer:
+    """It fails, and takes until then."""
+
+    def __init__(self, clock: list[float], takes: float) -> None:
+        self.clock, self.takes, self.called = clock, takes, False
+
+    def run(self, _: object) -> object:
+        self.called = True
+        self.clock[0] += self.takes
+        raise ValueError("the measurer is broken")
+
+
+def search(model: onnx.ModelProto, measurer: object, until: float) -> None:
+    _, (function,) = _kernels(model, host(), None)
+    metaschedule.tune_function(function, host(), 1, 1, measurer, lambda *_: None, until)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("takes", [0, 100], ids=["in time", "time is up meanwhile"])
+def test_an_error_is_told_whatever_the_time(model: onnx.ModelProto, clock: list[float], takes: float) -> None:
+    broken = BrokenMeasurer(clock, takes)
+    with pytest.raises(Exception, match="the measurer is broken"):
+        search(model, broken, until=50)
+    assert broken.called
+
+
+def test_nothing_is_measured_once_time_is_up(model: onnx.ModelProto, clock: list[float]) -> None:
+    clock[0] = 51
+    broken = BrokenMeasurer(clock, 0)
+    search(model, broken, until=50)
+    assert not broken.called
