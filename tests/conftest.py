@@ -115,3 +115,19 @@ def small_evo(small_onnx: Path) -> Path:
     path = small_onnx.with_suffix(".evo")
     evo_tvm.compile(small_onnx).save(path)
     return path
+
+
+@pytest.fixture
+def pipeline_runs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Grows by one, the model, with every run of the whole compiler: what the cache has makes none."""
+    from evo_tvm import pipeline
+
+    found: list[object] = []
+    real = pipeline.compile
+
+    def counted(model: object, *arguments: object) -> object:
+        found.append(model)
+        return real(model, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "compile", counted)
+    return found

@@ -13,7 +13,6 @@ import onnx
 import pytest
 
 import evo_tvm
-from evo_tvm import pipeline
 from evo_tvm.errors import InputError, ModelError, UsageError
 from evo_tvm.quantize.accuracy_goal import AccuracyGoal
 from evo_tvm.quantize.options import QuantizeOptions
@@ -31,18 +30,10 @@ def calib(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[object]:
+def runs(pipeline_runs: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[object]:
     """A fresh cache; grows by one with every model that the pipeline compiles."""
     monkeypatch.setenv("EVO_TVM_CACHE", str(tmp_path / "cache"))
-    found: list[object] = []
-    real = pipeline.compile
-
-    def counted(model: object, *arguments: object) -> object:
-        found.append(model)
-        return real(model, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(pipeline, "compile", counted)
-    return found
+    return pipeline_runs
 
 
 def test_it_computes_in_integers_what_float_computes(small_onnx: Path, calib: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import evo_tvm
-from evo_tvm import compile_model, pipeline
+from evo_tvm import compile_model
 from evo_tvm.errors import ModelError, TargetError, UsageError
 from evo_tvm.executor.cache import Cache, CacheWarning
 from tests.conftest import small_model
@@ -25,23 +25,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Grows by one with every run of the pipeline."""
-    found: list[object] = []
-    real = pipeline.compile
-
-    def counted(model: object, *arguments: object) -> object:
-        found.append(model)
-        return real(model, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(pipeline, "compile", counted)
-    return found
-
-
-def test_the_same_artifact_again(folder: Path, small_onnx: Path, runs: list[object], tmp_path: Path) -> None:
+def test_the_same_artifact_again(folder: Path, small_onnx: Path, pipeline_runs: list[object], tmp_path: Path) -> None:
     first, second = evo_tvm.compile(small_onnx), evo_tvm.compile(small_onnx)
-    assert len(runs) == 1
+    assert len(pipeline_runs) == 1
     assert (second.manifest, second.library, bytes(second.weights)) == (
         first.manifest,
         first.library,
@@ -62,7 +48,7 @@ def test_a_second_compile_imports_no_tvm(folder: Path, small_onnx: Path) -> None
 
 
 def test_what_makes_another_artifact(
-    folder: Path, small_onnx: Path, runs: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, small_onnx: Path, pipeline_runs: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = small_model()
     changed.graph.initializer[0].raw_data = bytes(len(changed.graph.initializer[0].raw_data))
@@ -76,13 +62,15 @@ def test_what_makes_another_artifact(
     evo_tvm.compile(small_onnx, dump=tmp_path / "dump")
     monkeypatch.setattr(compile_model, "revision", lambda left_out: "other sources")
     evo_tvm.compile(small_onnx)
-    assert len(runs) == 7
+    assert len(pipeline_runs) == 7
     assert list((tmp_path / "dump").iterdir())
     evo_tvm.compile(small_model())  # the same bytes, whether in a file or in memory
-    assert len(runs) == 7
+    assert len(pipeline_runs) == 7
 
 
-def test_a_model_in_several_files_is_compiled_each_time(folder: Path, runs: list[object], tmp_path: Path) -> None:
+def test_a_model_in_several_files_is_compiled_each_time(
+    folder: Path, pipeline_runs: list[object], tmp_path: Path
+) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(small_model(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     x = np.ones((1, 3, 16, 16), np.float32)
@@ -90,10 +78,10 @@ def test_a_model_in_several_files_is_compiled_each_time(folder: Path, runs: list
     data = bytearray((tmp_path / "weights.bin").read_bytes())
     (tmp_path / "weights.bin").write_bytes(bytes(len(data)))
     assert not np.array_equal(evo_tvm.compile(path).module()(x), first)
-    assert len(runs) == 2
+    assert len(pipeline_runs) == 2
 
 
-def test_an_altered_artifact_is_compiled_again(folder: Path, small_onnx: Path, runs: list[object]) -> None:
+def test_an_altered_artifact_is_compiled_again(folder: Path, small_onnx: Path, pipeline_runs: list[object]) -> None:
     first = evo_tvm.compile(small_onnx)
     (path,) = folder.glob("model-*")
     data = bytearray(path.read_bytes())
@@ -101,18 +89,18 @@ def test_an_altered_artifact_is_compiled_again(folder: Path, small_onnx: Path, r
     path.write_bytes(data)
     with pytest.warns(CacheWarning, match=r"model-[0-9a-f]{64}: a cache entry was altered \(.*compiling it again") as w:
         second = evo_tvm.compile(small_onnx)
-    assert len(w) == 1 and len(runs) == 2 and second.library == first.library
+    assert len(w) == 1 and len(pipeline_runs) == 2 and second.library == first.library
     evo_tvm.compile(small_onnx)
-    assert len(runs) == 2
+    assert len(pipeline_runs) == 2
 
 
 def test_a_large_artifact_is_not_kept(
-    folder: Path, small_onnx: Path, runs: list[object], monkeypatch: pytest.MonkeyPatch
+    folder: Path, small_onnx: Path, pipeline_runs: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compile_model, "open_cache", lambda: Cache(folder, limit_bytes=50_000))
     for _ in range(2):
         evo_tvm.compile(small_onnx)
-    assert len(runs) == 2 and not list(folder.glob("model-*"))
+    assert len(pipeline_runs) == 2 and not list(folder.glob("model-*"))
 
 
 def test_one_warning_for_a_folder_that_cannot_be_used(

@@ -67,5 +67,9 @@ def machine_fields(target: tvm.target.Target) -> Mapping[str, Any]:
     return {
         "mcpu": _PIPELINE,
         "mattr": [*features, *hidden],
-        "cl-opt": [f"-riscv-v-vector-bits-min:int={bits}", f"-riscv-v-vector-bits-max:uint={bits}"],
+        "cl-opt": [
+            f"-riscv-v-vector-bits-min:int={bits}",
+            f"-riscv-v-vector-bits-max:uint={bits}",
+            "-misched-cluster:bool=0",  # puts loads of neighbouring numbers together, and sums out of their order
+        ],
     }

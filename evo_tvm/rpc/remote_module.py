@@ -13,10 +13,10 @@ import numpy as np
 from evo_tvm.artifact import Artifact
 from evo_tvm.errors import ArtifactError, BoardError, InputError, UsageError
 from evo_tvm.rpc.session import Board, Session, Step
-from evo_tvm.runtime import container
+from evo_tvm.runtime import container, cpu
 from evo_tvm.runtime.limits import Limits
 from evo_tvm.runtime.manifest import Manifest
-from evo_tvm.runtime.tensors import Array, InputSlot, OutputSlot, arbitrary_values
+from evo_tvm.runtime.tensors import Array, InputSlot, OutputSlot, arbitrary_values, in_order
 from evo_tvm.runtime.timing import Benchmark, Profile, Provenance, profile_of
 from evo_tvm.spec import TensorSpec
 
@@ -29,7 +29,7 @@ _MEASURED_BYTES = 64 << 20
 def check_board(manifest: Manifest, board: Board, where: object) -> None:
     """Raises ArtifactError: the board's CPU cannot run what the manifest was compiled for."""
     target = manifest.target
-    missing = [feature for feature in target.features if feature not in board.features]
+    missing = [cpu.named(feature) for feature in target.features if feature not in board.features]
     if target.arch != board.arch:
         what = f"compiled for {target.arch} ({target.name}), and the board is {board.arch}"
     elif missing:
@@ -120,16 +120,8 @@ class RemoteModule:
 
     def run(self, inputs: Mapping[str, object]) -> dict[str, Array]:
         """As `Module.run`."""
-        outputs = self._run(self._by_name(inputs))
+        outputs = self._run(in_order(inputs, self.inputs))
         return {spec.name: array for spec, array in zip(self.outputs, outputs, strict=True)}
-
-    def _by_name(self, inputs: Mapping[str, object]) -> list[object]:
-        names = [spec.name for spec in self.inputs]
-        if set(inputs) != set(names):
-            raise InputError(
-                "wrong names of inputs", expected=", ".join(names) or "no inputs", got=", ".join(inputs) or "none"
-            )
-        return [inputs[name] for name in names]
 
     def _run(self, inputs: Sequence[object]) -> list[Array]:
         self._write_inputs(inputs)
@@ -216,7 +208,7 @@ class RemoteModule:
 
     def _values(self, inputs: Mapping[str, object] | None) -> list[object]:
         if inputs is not None:
-            return self._by_name(inputs)
+            return in_order(inputs, self.inputs)
         return list(arbitrary_values(self.inputs))
 
     def _provenance(self) -> Provenance:

@@ -24,8 +24,11 @@ _PR_SET_PDEATHSIG = 1
 #: A device of session i is a device of this machine plus this times i + 1.
 _SESSION_MASK = 128
 _CPU = 1
-#: What TVM's client says where the other side is gone.
-_LOST = re.compile(r"kShutdown|SockChannel|Connection reset|Broken pipe|channel.*closed|kRecvPacketNumBytes")
+#: What TVM's client says where the other side is gone; 1 is kShutdown, too.
+_LOST = re.compile(
+    r"kShutdown|kReturn\) is false: code=1\b"
+    r"|SockChannel|Connection reset|Broken pipe|channel.*closed|kRecvPacketNumBytes"
+)
 
 
 class Worker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -16,9 +17,12 @@ from onnx import TensorProto, helper
 
 import evo_tvm
 from evo_tvm.board.build_run import SOURCES, build_evo_run
+from evo_tvm.compile_gated import compile_gated
 from evo_tvm.executor import link
 from evo_tvm.runtime import container, cpu
+from evo_tvm.runtime.gates import CurvePoint
 from evo_tvm.target import _COMPUTE_FEATURES, resolve
+from tests.gates.networks import residual_network, skip_hooks
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -58,6 +62,21 @@ def mixed_evo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mixed") / "mixed.evo"
     evo_tvm.compile(model).save(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def gated_evo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Blocks that gates skip, and a curve that does not begin with the cheapest point; one of a price is the better."""
+    model, x = residual_network()
+    artifact = compile_gated(model, skip_hooks(model))
+    gates = len(artifact.manifest.gates)
+    curve = [((-math.inf,) * gates, 1.0, 0.9), ((math.inf,) * gates, 0.25, 0.5), ((0.0,) * gates, 0.6, 0.8)]
+    curve += [((math.inf, *(-math.inf,) * (gates - 1)), 0.6, 0.85)]
+    points = tuple(CurvePoint(*point) for point in curve)
+    folder = tmp_path_factory.mktemp("gated")
+    np.save(folder / "x.npy", x)
+    dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, curve=points)).save(folder / "g.evo")
+    return folder / "g.evo"
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
@@ -103,6 +122,27 @@ def test_several_inputs_and_outputs(mixed_evo: Path, tmp_path: Path, run: Run) -
     square = np.load(tmp_path / "out" / "square.npy")
     assert square.dtype == np.int64
     np.testing.assert_array_equal(square, b * b)
+
+
+@pytest.mark.parametrize(("share", "latency", "accuracy"), [(2, 1.0, 0.9), (0.7, 0.6, 0.85), (0.1, 0.25, 0.5)])
+def test_a_budget_of_gates(
+    gated_evo: Path, tmp_path: Path, run: Run, share: float, latency: float, accuracy: float
+) -> None:
+    x = gated_evo.with_name("x.npy")
+    done = run(gated_evo, "--input", x, "--output", tmp_path, "--budget", share, "--repeat", 0, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["gates"] == {"latency": latency, "accuracy": accuracy}
+    with evo_tvm.load(gated_evo) as module:
+        expected = module(np.load(x), budget=share)
+    np.testing.assert_array_equal(np.load(report["outputs"][0]["file"]), expected)
+    said = f"gates   for {latency:.3f} of the time without gates, accuracy {accuracy:.4f}\n"
+    assert said in run(gated_evo, "--budget", share, "--repeat", 0).stdout
+
+
+def test_a_budget_without_gates(small_evo: Path, run: Run) -> None:
+    said = refused(run(small_evo, "--budget", 0.5))
+    assert said == f"{small_evo}: it has no curve of gates to keep a budget with; see evo-tvm gate"
 
 
 def test_made_up_inputs_are_always_the_same(small_evo: Path, run: Run) -> None:
@@ -196,6 +236,7 @@ def test_parts_that_do_not_belong_together(small_evo: Path, tmp_path: Path, run:
         ({"inputs": (dataclasses.replace(spec, shape=(1, 3, 16, 15)),)}, "they differ in image (3072 and 2880)"),
         ({"inputs": (dataclasses.replace(spec, dtype="text"),)}, "of a type that evo-run does not know: text"),
         ({"inputs": (dataclasses.replace(spec, shape=(1,) * 17),)}, "the shape of tensor image is wrong"),
+        ({"curve": (CurvePoint((0.5,), 1.0, 0.9),)}, "its manifest's curve is not one of its gates; copy it again"),
     ):
         assert text in refused(run(rewrite(small_evo, path, **changes)))
     found = container.read(small_evo)
@@ -253,6 +294,7 @@ def test_a_full_disk(small_evo: Path, tmp_path: Path, run: Run) -> None:
         (("a.evo", "--thread", "2"), "unknown option: --thread"),
         (("a.evo", "--threads"), "unknown option, or its value is missing: --threads"),
         (("a.evo", "--threads", "0"), "--threads takes a number from 1 to 512, not '0'"),
+        (("a.evo", "--budget", "nan"), "--budget takes a number above 0, not 'nan'"),
         (("a.evo", "--repeat", "2x"), "--repeat takes a number from 0 to 1000000, not '2x'"),
     ],
 )

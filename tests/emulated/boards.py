@@ -13,8 +13,17 @@ import pytest
 from onnx import TensorProto, helper
 
 import evo_tvm
+from evo_tvm.board.build import build_board
 from evo_tvm.board.build_run import build_evo_run
+from evo_tvm.errors import EvoError
+from evo_tvm.executor.cache import Cache
+from evo_tvm.rpc.protocol import Address
+from evo_tvm.rpc.remote_module import RemoteModule
+from evo_tvm.rpc.session import connect
 from evo_tvm.target import resolve
+
+#: How long a step of a session may take, in seconds: emulators are slow, the more so where several share a machine.
+TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -42,10 +51,13 @@ class Board:
         if missing:
             pytest.skip(f"no emulated {self.name}: run scripts/setup_emulators, or apt install {' '.join(missing)}")
 
-    def run(self, program: Path, *arguments: object, timeout_s: float = 1800) -> subprocess.CompletedProcess[str]:
+    def command(self, program: Path, *arguments: object) -> list[str]:
+        """What runs a program on the emulated board."""
+        return [f"qemu-{self.arch}", "-cpu", self.cpu, "-L", *map(str, (self.sysroot, program, *arguments))]
+
+    def run(self, program: Path, *arguments: object, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
         """Runs a program on the emulated board."""
-        emulator = [f"qemu-{self.arch}", "-cpu", self.cpu, "-L", str(self.sysroot)]
-        command = [*emulator, str(program), *map(str, arguments)]
+        command = self.command(program, *arguments)
         return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s)
 
 
@@ -68,9 +80,38 @@ def evo_run(board: Board, folder: Path) -> Path:
     return program
 
 
-def run_both(model: onnx.ModelProto, board: Board, folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What folder/image.npy gives: (on the board, on this machine) for every output of the model."""
-    program = evo_run(board, folder)
+def build_folder(board: Board, folder: Path) -> Path:
+    """What `evo-tvm board build` makes for the board, in `folder`; what was compiled stays in the user's own cache."""
+    board.require()
+    if not folder.exists():
+        try:
+            build_board(resolve(board.target), folder, cache=Cache(Path.home() / ".cache" / "evo_tvm"))
+        except EvoError as error:
+            if "pip cannot download" not in str(error):
+                raise
+            pytest.skip(f"no server for {board.name}: {error}")
+    return folder
+
+
+def run_over_rpc(
+    model: onnx.ModelProto, board: Board, server: Address, image: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What `image` gives: (at the board's server, on this machine) for every output of the model."""
+    inputs = {model.graph.input[0].name: image}
+    shapes = {name: array.shape for name, array in inputs.items()}
+    with evo_tvm.compile(model, input_shapes=shapes).module() as here:
+        expected = here.run(inputs)
+    artifact = evo_tvm.compile(model, board.target, input_shapes=shapes)
+    with RemoteModule(artifact, connect(server, timeout_s=TIMEOUT_S), num_threads=2) as there:
+        outputs = there.run(inputs)
+    return [(outputs[name], value) for name, value in expected.items()]
+
+
+def run_both(
+    model: onnx.ModelProto, board: Board, folder: Path, program: Path | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What folder/image.npy gives: (on the board, on this machine) for every output of the model. program: evo-run."""
+    program = program or evo_run(board, folder)
     image = np.load(folder / "image.npy")
     name = model.graph.input[0].name
     shapes = {name: image.shape}

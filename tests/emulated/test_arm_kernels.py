@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from evo_tvm.algorithms import ALGORITHMS
-from evo_tvm.bench.emulated_kernel import EmulatedKernel, missing_packages
+from evo_tvm.bench.emulated_kernel import EmulatedKernel
+from evo_tvm.bench.emulator import missing_packages
 from evo_tvm.bench.inner_loops import inner_loop
 from evo_tvm.executor.codegen import assembly
 from evo_tvm.executor.schedule_group import schedule_group

@@ -14,8 +14,7 @@ from evo_tvm.tune.folders import log_name
 from evo_tvm.tune.log import read_records
 from evo_tvm.tune_model import workloads_of
 from tests.command_line import evo
-from tests.emulated.boards import A72, RV128, Board
-from tests.emulated.test_rpc import TIMEOUT_S, built, server  # noqa: F401
+from tests.emulated.boards import A72, RV128, TIMEOUT_S, Board
 from tests.rpc import servers
 
 SHAPES = {"input": (1, 1, 28, 28)}
@@ -25,7 +24,7 @@ SHAPES = {"input": (1, 1, 28, 28)}
 @pytest.mark.parametrize("board", [A72, RV128], ids=lambda board: board.name)
 def test_tune_over_rpc(
     board: Board,
-    server: servers.Process,  # noqa: F811
+    server: servers.Process,
     float_model: onnx.ModelProto,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

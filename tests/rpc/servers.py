@@ -29,7 +29,7 @@ class Process:
         line = self.wait_for("listening on ")
         return Address.parse(line.rpartition(" ")[2].replace("0.0.0.0", "127.0.0.1"))
 
-    def wait_for(self, text: str, seconds: float = 60) -> str:
+    def wait_for(self, text: str, seconds: float = 300) -> str:
         """The first line with `text`, once it is there."""
         end = time.monotonic() + seconds
         while True:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -105,6 +107,20 @@ def test_a_full_disk_on_the_board(slow_evo: Path, tmp_path: Path) -> None:
         assert f"cannot write to {tmp_path}: file too large (" in str(raised.value)
         assert "MB free)" in str(raised.value)
         assert not list(tmp_path.glob("*.part"))
+        connect(server.address).close()
+
+
+def test_a_disk_without_space(slow_evo: Path, tmp_path: Path) -> None:
+    """A disk of its own, in the server's own view of the machine."""
+    view = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = [*view, 'mount -t tmpfs -o size=300k none "$0" && exec "$@"', tmp_path]
+    if shutil.which("unshare") is None or subprocess.run([*mount, "true"], stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("this system lets no user mount a disk")
+    with servers.running([*mount, *servers.EVO, "rpc", "server", "--port", 0, "--work", tmp_path]) as server:
+        with pytest.raises(BoardError) as raised:
+            RemoteModule(slow_evo, connect(server.address))
+        assert str(raised.value).startswith(f"board {server.address}: uploading ")
+        assert str(raised.value).endswith(f"cannot write to {tmp_path}: no space left on device (0 MB free)")
         connect(server.address).close()
 
 

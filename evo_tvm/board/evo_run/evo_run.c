@@ -22,6 +22,7 @@ static const char kUsage[] =
     "  --input [NAME=]FILE  an input: .npy, or its bare bytes; in the model's order where no names are given.\n"
     "                       Without one: numbers from -1 to 1, always the same; zeros where they are not floats.\n"
     "  --output DIR         write every output to DIR/NAME.npy\n"
+    "  --budget SHARE       gates take at most this share of the time without gates, by the model's own curve\n"
     "  --threads N          threads that run the model [as it was compiled for]\n"
     "  --repeat N           timed runs; 0 runs the model once and times nothing [10]\n"
     "  --warmup N           runs before those [3]\n"
@@ -33,6 +34,7 @@ typedef struct {
   const char *model, *output;
   const char** inputs;
   int num_inputs, threads, repeat, warmup;
+  double budget; /* 0: none */
   bool profile, json, cpu;
 } Options;
 
@@ -73,6 +75,16 @@ static int number_of(const char* option, const char* text, long least, long most
   return (int)value;
 }
 
+static double share_of(const char* option, const char* text) {
+  char* end;
+  const double value = strtod(text, &end);
+  if (end == text || *end != '\0' || !(value > 0)) {
+    fprintf(stderr, "evo-run: %s takes a number above 0, not '%s'\n", option, text);
+    exit(2);
+  }
+  return value;
+}
+
 static Options read_options(int count, char** arguments) {
   Options options = {.repeat = 10, .warmup = 3, .inputs = allocate((size_t)count * sizeof(char*))};
   for (int i = 1; i < count; ++i) {
@@ -96,6 +108,8 @@ static Options read_options(int count, char** arguments) {
       options.inputs[options.num_inputs++] = value;
     } else if (strcmp(option, "--output") == 0) {
       options.output = value;
+    } else if (strcmp(option, "--budget") == 0) {
+      options.budget = share_of(option, value);
     } else if (strcmp(option, "--threads") == 0) {
       options.threads = number_of(option, value, 1, kMaxThreads);
     } else if (strcmp(option, "--repeat") == 0) {
@@ -220,6 +234,7 @@ int main(int count, char** arguments) {
   }
   for (int i = 0; i < model.num_outputs; ++i) outputs[i] = allocate((size_t)model.outputs[i].bytes);
   const Library library = open_library(&model, report.threads);
+  if (options.budget > 0) report.point = set_budget(&library, &model, options.budget);
   run_library(&library, inputs, outputs, NULL);
   uint32_t* crcs = allocate(((size_t)model.num_outputs + 1) * sizeof(uint32_t));
   for (int i = 0; i < model.num_outputs; ++i) crcs[i] = crc32(outputs[i], (size_t)model.outputs[i].bytes);

@@ -31,6 +31,8 @@ Json json_next(Json element);
 char* json_text(Json value);
 /* Whether the value is an integer from 0 to 2^53. */
 bool json_natural(Json value, uint64_t* result);
+/* Whether the value is a number, Infinity and -Infinity among them. */
+bool json_number(Json value, double* result);
 void json_write_text(FILE* file, const char* text);
 
 /* ---- model.c: the .evo file ------------------------------------------------------------------------------------- */
@@ -45,14 +47,21 @@ typedef struct {
   char* operator, * algorithm, *layer;
 } Kernel;
 
+/* Thresholds of all gates, and what they cost: latency in parts of the model's without gates, and accuracy. */
+typedef struct {
+  double latency, accuracy, *thresholds;
+} CurvePoint;
+
 typedef struct {
   const char* path;
   char *compiler, *target, *triple;
   uint64_t num_threads, prepared_bytes, arena_bytes, library_bytes, weights_bytes;
-  int num_inputs, num_outputs, num_kernels, num_features;
+  int num_inputs, num_outputs, num_kernels, num_features, num_gates, num_points;
   Tensor *inputs, *outputs;
   Kernel* kernels;
   char** features;
+  uint64_t* gate_decisions; /* of each gate, how many it makes a run */
+  CurvePoint* curve;
   const uint8_t *library, *weights; /* in the mapped file */
 } Model;
 

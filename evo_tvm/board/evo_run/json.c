@@ -139,6 +139,13 @@ bool json_natural(Json value, uint64_t* result) {
   return true;
 }
 
+bool json_number(Json value, double* result) {
+  if (value.at == NULL || *value.at == '"' || *value.at == '[' || *value.at == '{') return false;
+  char* end;
+  *result = strtod(value.at, &end);
+  return end == skip_value(value.at, value.end, 0) && *result == *result;
+}
+
 void json_write_text(FILE* file, const char* text) {
   fputc('"', file);
   for (const unsigned char* at = (const unsigned char*)text; *at != '\0'; ++at) {

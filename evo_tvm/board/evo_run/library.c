@@ -91,6 +91,28 @@ Library open_library(const Model* model, int threads) {
   return library;
 }
 
+const CurvePoint* set_budget(const Library* library, const Model* model, double budget) {
+  if (model->num_points == 0) fail(model->path, "it has no curve of gates to keep a budget with; see evo-tvm gate");
+  same(model, "the number of gates", (uint64_t)*(int32_t*)symbol(library, "evo_num_gates"), (uint64_t)model->num_gates);
+  const CurvePoint *best = NULL, *fastest = model->curve;
+  for (const CurvePoint* point = model->curve; point < model->curve + model->num_points; ++point) {
+    if (point->latency < fastest->latency) fastest = point;
+    if (point->latency > budget) continue;
+    const bool better = best == NULL || point->accuracy > best->accuracy ||
+                        (point->accuracy == best->accuracy && point->latency < best->latency);
+    if (better) best = point;
+  }
+  if (best == NULL) best = fastest;
+  uint64_t decisions = 0;
+  for (int gate = 0; gate < model->num_gates; ++gate) decisions += model->gate_decisions[gate];
+  same(model, "the decisions of gates", (uint64_t)*(int32_t*)symbol(library, "evo_num_decisions"), decisions);
+  float* threshold = symbol(library, "evo_gate_thresholds");
+  for (int gate = 0; gate < model->num_gates; ++gate) {
+    for (uint64_t i = 0; i < model->gate_decisions[gate]; ++i) *threshold++ = (float)best->thresholds[gate];
+  }
+  return best;
+}
+
 void run_library(const Library* library, void* const* inputs, void* const* outputs, uint64_t* ticks) {
   const int32_t code =
       library->run(library->pool, inputs, outputs, library->weights, library->prepared, library->arena, ticks);

@@ -89,6 +89,12 @@ static uint64_t natural_of(const char* path, Json object, const char* name) {
   return value;
 }
 
+static double number_of(const char* path, Json value, const char* name) {
+  double number;
+  if (!json_number(value, &number)) fail(path, "its manifest's %s is not a number; %s", name, kRemedy);
+  return number;
+}
+
 static int count(Json array) {
   int found = 0;
   for (Json at = json_first(array); at.at != NULL; at = json_next(at)) ++found;
@@ -117,6 +123,30 @@ static Tensor* read_specs(const char* path, Json array, int* number) {
   Tensor *tensors = allocate(((size_t)*number + 1) * sizeof(Tensor)), *out = tensors;
   for (Json at = json_first(array); at.at != NULL; at = json_next(at)) *out++ = read_spec(path, at);
   return tensors;
+}
+
+static void read_gates(Model* model, Json manifest) {
+  const char* path = model->path;
+  Json gates = json_member(manifest, "gates"), curve = json_member(manifest, "curve");
+  model->gate_decisions = allocate(((size_t)count(gates) + 1) * sizeof(uint64_t));
+  for (Json at = json_first(gates); at.at != NULL; at = json_next(at)) {
+    const uint64_t decisions = natural_of(path, at, "decisions");
+    if (decisions > UINT32_MAX) fail(path, "its manifest's gates are wrong; %s", kRemedy);
+    model->gate_decisions[model->num_gates++] = decisions;
+  }
+  model->curve = allocate(((size_t)count(curve) + 1) * sizeof(CurvePoint));
+  for (Json at = json_first(curve); at.at != NULL; at = json_next(at)) {
+    CurvePoint* point = &model->curve[model->num_points++];
+    point->latency = number_of(path, json_member(at, "latency"), "latency");
+    point->accuracy = number_of(path, json_member(at, "accuracy"), "accuracy");
+    Json thresholds = json_member(at, "thresholds");
+    if (count(thresholds) != model->num_gates) fail(path, "its manifest's curve is not one of its gates; %s", kRemedy);
+    point->thresholds = allocate(((size_t)model->num_gates + 1) * sizeof(double));
+    double* out = point->thresholds;
+    for (Json one = json_first(thresholds); one.at != NULL; one = json_next(one)) {
+      *out++ = number_of(path, one, "threshold");
+    }
+  }
 }
 
 static void read_manifest(Model* model, Bytes text) {
@@ -150,6 +180,7 @@ static void read_manifest(Model* model, Bytes text) {
     model->kernels[model->num_kernels++] =
         (Kernel){text_of(path, at, "operator"), text_of(path, at, "algorithm"), layer != NULL ? layer : ""};
   }
+  read_gates(model, manifest);
 }
 
 Model read_model(const char* path) {

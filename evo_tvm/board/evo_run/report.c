@@ -51,6 +51,10 @@ void print_text(const Report* report) {
     if (report->output_files[i] != NULL) printf("  %s", report->output_files[i]);
     putchar('\n');
   }
+  if (report->point != NULL) {
+    printf("gates   for %.3f of the time without gates, accuracy %.4f\n", report->point->latency,
+           report->point->accuracy);
+  }
   if (report->repeat == 0) return;
   const Summary whole = report->whole;
   printf("latency %.3f ms median, %.3f min, %.3f p90, %.3f p99 (%d runs after %d, %d thread%s)\n", whole.median_ms,
@@ -107,6 +111,9 @@ void print_json(const Report* report) {
     printf(", \"crc32\": \"%08x\"}%s", report->output_crcs[i], i + 1 < model->num_outputs ? "," : "");
   }
   printf("]");
+  if (report->point != NULL) {
+    printf(",\n \"gates\": {\"latency\": %.6g, \"accuracy\": %.6g}", report->point->latency, report->point->accuracy);
+  }
   if (report->repeat > 0) {
     printf(",\n \"warmup\": %d,\n ", report->warmup);
     json_summary(report->whole);

@@ -10,6 +10,7 @@ typedef struct {
 
 typedef struct {
   const Model* model;
+  const CurvePoint* point; /* that gates work at; NULL: as they were compiled */
   int threads, repeat, warmup;
   const char *const *input_files, *const *output_files; /* NULL where there is none */
   const uint32_t* output_crcs;
