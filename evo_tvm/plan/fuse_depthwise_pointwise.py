@@ -41,13 +41,15 @@ def fuse_depthwise_pointwise(
 
 
 def _fits(graph: Graph, first: Group, second: Group, consumers: Mapping[str, list[Group]]) -> bool:
-    """A depthwise convolution in float, read by nobody but a plain 1x1 convolution."""
+    """A depthwise convolution in float, read by nobody but a plain 1x1 convolution, whose result is not gated by tiles:
+    these are computed by plain convolutions."""
     attrs = second.anchor.attrs
     return (
         first.anchor.kind == "depthwise_conv2d"
         and graph.values[first.inputs[0]].dtype == graph.values[first.output].dtype == "float32"
         and len(consumers[first.output]) == 1
         and first.output not in graph.outputs
+        and all(reader.anchor.kind != "select_tiles" for reader in consumers.get(second.output, ()))
         and graph.values[second.inputs[second.anchor.args[1]]].shape[2:] == (1, 1)
         and (attrs["stride"], attrs["padding"], attrs["groups"]) == ((1, 1), (0, 0, 0, 0), 1)
     )

@@ -210,9 +210,12 @@ def _refused(error: BoardError, address: Address, key: str) -> BoardError:
     if "cannot find server that matches key" in error.what:
         given = f"the key {key!r}" if key else "no key"
         return BoardError(f"it has another key; {given} was given", where=where, hint="Give its own with --key.")
+    if "lost" in error.what:
+        wrong = "what listens there is no RPC server, or it went down"
+        return BoardError(wrong, where=where, hint="See that the server runs there, and try again.")
     if "Connect to" not in error.what:
-        wrong = "RPC server" in error.what or "RecvAll" in error.what
-        return BoardError("what listens there is no RPC server", where=where) if wrong else error
+        other = "RPC server" in error.what or "RecvAll" in error.what
+        return BoardError("what listens there is no RPC server", where=where) if other else error
     reason = "it refuses the connection"
     try:
         socket.create_connection((address.host, address.port), 2).close()

@@ -43,8 +43,9 @@ _PR_SET_PDEATHSIG = 1
 _MOST_ARGUMENTS = 24
 #: Rounds that may be added while there are too few samples of quick moments.
 _PATIENCE = 2
-#: How often the fixed work runs before the first measurement; how many of its times are kept.
-_REFERENCE_RUNS, _KEPT = 10_000, 20_000
+#: How often the fixed work runs before it is known what is usual, and for how long at most before one batch; how many
+#: of its times are kept.
+_REFERENCE_RUNS, _REFERENCE_S, _KEPT = 10_000, 0.4, 20_000
 #: From the shortest of them to this multiple the machine is not shared: clocks differ by 1.13, another that shares the
 #: core takes 1.6. The middle of these is the usual time; so near to it the machine counts as quick.
 _APART, _NEAR = 1.2, 0.05
@@ -158,7 +159,8 @@ class Reference:
 
     def begin(self, library: ctypes.CDLL, pool: int) -> None:
         """Before each batch: what is usual is what was seen so far."""
-        while len(self._times) < _REFERENCE_RUNS:
+        until = time.perf_counter() + _REFERENCE_S
+        while not self._times or (len(self._times) < _REFERENCE_RUNS and time.perf_counter() < until):
             self._times.append(library.evo_fixed_work(pool, self.wide))
         times = np.array(self._times)
         self._usual = float(np.median(times[times <= times.min() * _APART]))
