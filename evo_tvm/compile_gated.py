@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evo_tvm.artifact import Artifact
+from evo_tvm.dump import Dump
 from evo_tvm.errors import UsageError
 from evo_tvm.gates.hook import Hook
 from evo_tvm.target import Target, resolve
@@ -45,7 +46,7 @@ def compile_gated(
     from evo_tvm import pipeline
 
     resolved = target if isinstance(target, Target) else resolve(target)
-    writer = pipeline.Dump(Path(dump)) if dump is not None else None
+    writer = Dump(Path(dump)) if dump is not None else None
     imported = pipeline.clean(model, input_shapes, progress, writer)
     gated = pipeline.attach(imported, hooks, resolved, observe)
     if writer:

@@ -15,8 +15,9 @@ from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.artifact import Artifact
 from evo_tvm.decide import Knowledge
 from evo_tvm.decide_tile import tile_of_image
+from evo_tvm.dump import Dump, graph_text
 from evo_tvm.errors import UsageError
-from evo_tvm.executor.build import NO_KERNEL, Progress, build
+from evo_tvm.executor.build import Progress, build, kernels_of
 from evo_tvm.frontend import Imported, import_onnx
 from evo_tvm.gates.hook import Hook
 from evo_tvm.graph import Graph, Group
@@ -303,7 +304,7 @@ class Planned:
     @property
     def kernels(self) -> tuple[Group, ...]:
         """The groups that run, in order."""
-        return tuple(group for group in self.graph.groups if group.anchor.kind not in NO_KERNEL)
+        return kernels_of(self.graph)
 
 
 def plan(
@@ -325,7 +326,7 @@ def plan(
     if writer:
         writer.write("choose_algorithms", graph_text(graph))
     graph = _rewritten(PLAN, writer, graph, target)
-    kernels = [group for group in graph.groups if group.anchor.kind not in NO_KERNEL]
+    kernels = kernels_of(graph)
     predictions = predict_groups(graph, kernels, target, num_threads, known.predictor)
     of_layer = dict(zip([group.name for group in kernels], predictions, strict=True))
     explained = tuple(replace(each, prediction=of_layer.get(each.layer)) for each in explained)
@@ -380,34 +381,3 @@ def _rewritten(
 
 def _silent(phase: str, done: int, total: int) -> None:
     """Nobody wants to hear of the progress."""
-
-
-class Dump:
-    """Writes numbered files into a folder: the module after each phase."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.count = folder, 0
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"the dump folder cannot be made ({error.strerror})", where=folder) from None
-
-    def write(self, name: str, text: str, suffix: str = "txt") -> None:
-        (self.folder / f"{self.count:02d}_{name}.{suffix}").write_text(text)
-        self.count += 1
-
-
-def graph_text(graph: Graph) -> str:
-    """The kernel graph, one kernel a line."""
-
-    def show(name: str) -> str:
-        value = graph.values[name]
-        place = f" in {graph.parts[name].whole}+{graph.parts[name].channel}" if name in graph.parts else ""
-        kind = "const " if value.data is not None else ""
-        return f"{kind}{name}: {value.dtype}{list(value.shape)} {value.layout}{place}"
-
-    lines = []
-    for group in graph.groups:
-        ops = " -> ".join(f"{op.kind}{list(op.args)}" for op in group.ops)
-        lines.append(f"{', '.join(map(show, group.outputs))}\n  = {ops}\n  ({'; '.join(map(show, group.inputs))})")
-    return "\n".join(lines) + f"\nreturn {', '.join(graph.outputs)}\n"

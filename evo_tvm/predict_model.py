@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from evo_tvm.decide import Knowledge, config_text
 from evo_tvm.errors import UsageError
-from evo_tvm.executor.build import NO_KERNEL
 from evo_tvm.executor.plan_program import plan_program
 from evo_tvm.kernels.lower_group import lower_group
 from evo_tvm.pipeline import clean, plan
@@ -97,16 +96,15 @@ def predict(
     known = knowledge.predictor
     planned = plan(clean(model, input_shapes), resolved, num_threads, known=knowledge)
     graph, placement = planned.graph, Placement(planned.graph)
-    groups = [group for group in graph.groups if group.anchor.kind not in NO_KERNEL]
     layers = []
-    for group, found in zip(groups, planned.predictions, strict=True):
+    for group, found in zip(planned.kernels, planned.predictions, strict=True):
         _, algorithm, config = kernel_of(graph, group)
         operator = "+".join(op.kind for op in group.ops)
         times = found.value, found.low, found.high
         layers.append(
             LayerPrediction(group.name, operator, algorithm, config_text(config), *times, found.source, found.reason)
         )
-    lowered = [lower_group(graph, placement, group, resolved.lanes_f32) for group in groups]
+    lowered = [lower_group(graph, placement, g, resolved.lanes_f32, resolved.signed_bytes) for g in planned.kernels]
     program = plan_program(graph, lowered, [f"kernel_{i}" for i in range(len(lowered))])
     call_ms = known.call_ms + known.step_ms * len(layers) if known is not None else 0.0
     whole = total(planned.predictions)

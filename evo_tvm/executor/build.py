@@ -47,6 +47,11 @@ class Built:
     arena_bytes: int
 
 
+def kernels_of(graph: Graph) -> tuple[Group, ...]:
+    """The groups that run as a kernel, in order."""
+    return tuple(group for group in graph.groups if group.anchor.kind not in NO_KERNEL)
+
+
 def build(
     graph: Graph,
     target: Target,
@@ -62,7 +67,7 @@ def build(
     Raises CompileError: a kernel could not be compiled, or the library not linked.
     """
     placement = Placement(graph)
-    groups = [g for g in graph.groups if g.anchor.kind not in NO_KERNEL]
+    groups = kernels_of(graph)
     lowered = [lower_group(graph, placement, g, target.lanes_f32, target.signed_bytes) for g in groups]
     keys = [kernel_key(kernel, target) for kernel in lowered]
     symbols = [_symbol(key) for key in keys]

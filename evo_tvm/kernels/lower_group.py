@@ -38,9 +38,7 @@ class LoweredGroup:
     outputs: tuple[Value, ...]
 
 
-def lower_group(
-    graph: Graph, placement: Placement, group: Group, lanes: int, signed_bytes: bool = False
-) -> LoweredGroup:
+def lower_group(graph: Graph, placement: Placement, group: Group, lanes: int, signed_bytes: bool) -> LoweredGroup:
     """Writes the group in TE. `lanes`: float32 lanes of the target's vectors, the width of a dense panel. signed_bytes:
     the target multiplies signed bytes only (`evo_tvm.kernels.signed_bytes`)."""
     inputs = tuple(graph.values[n] for n in group.inputs)

@@ -7,8 +7,11 @@ Uncertainty Estimation using Deep Ensembles", NeurIPS 2017).
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import fields as fields_of
@@ -28,7 +31,7 @@ from evo_tvm.workload import Workload
 if TYPE_CHECKING:
     import xgboost
 
-FORMAT = 1
+FORMAT = 2
 _CONTENT = "evo_tvm latency predictor"
 #: What a predictor may have learnt to predict: milliseconds, or thousands of instructions of an emulated CPU.
 METRICS = ("time", "instructions")
@@ -65,12 +68,12 @@ class Prediction:
 @dataclass(frozen=True)
 class Correction:
     """What makes a predictor fit another target, or situation: the bound of the cycles, `share` of what the other says
-    over the bound, `level`, an offset for each kind, and a model of XGBoost for the rest."""
+    over the bound, `level`, an offset for each kind, and a model of XGBoost for the rest (`booster_text`)."""
 
     share: float
     level: float
     offsets: Mapping[str, float]
-    booster: Mapping[str, Any]
+    booster: str
 
     def apply(self, rows: np.ndarray, kinds: Sequence[str], start: np.ndarray) -> np.ndarray:
         """Logarithms. start: what the other says."""
@@ -94,7 +97,7 @@ class Predictor:
     target: its name in the logs. threads: the numbers of threads that were measured. metric: one of `METRICS`. kinds:
     what was measured (`kind_of`) -> the revision of its kernels then. known: kind -> workloads. deviation: of the
     logarithm, on workloads that a model was not trained on, in parts of what the models differ by; floor: the least.
-    boosters: each a model of XGBoost as JSON has it, of the logarithm of the value over `base_of`. call_ms, step_ms:
+    boosters: each a model of XGBoost (`booster_text`) of the logarithm of the value over `base_of`. call_ms, step_ms:
     what a run takes beside its kernels, and more for each of them. source, corrections: a predictor that was learnt
     elsewhere, and what is predicted from it in place of boosters, one for each part of the workloads.
     """
@@ -104,7 +107,7 @@ class Predictor:
     metric: str
     kinds: Mapping[str, str]
     known: Mapping[str, int]
-    boosters: tuple[Mapping[str, Any], ...]
+    boosters: tuple[str, ...]
     floor: float = 0.05
     widening: float = 1.0
     call_ms: float = 0.0
@@ -229,22 +232,26 @@ def _predictor(fields: Mapping[str, Any]) -> Predictor:
             for each in fields["corrections"]
         ),
     )
-    load_booster(made.boosters[0] if made.source is None else made.corrections[0].booster)
+    if not (made._loaded if made.source is None else [each._loaded for each in made.corrections]):
+        raise ValueError("there is no model of XGBoost in it")
     return made
 
 
-def load_booster(booster: Mapping[str, Any]) -> xgboost.Booster:
-    """A model from its JSON. Raises ValueError: XGBoost does not take it."""
+def load_booster(text: str) -> xgboost.Booster:
+    """A model from what `booster_text` wrote. Raises ValueError: XGBoost does not take it."""
     import xgboost
 
     try:
-        return xgboost.Booster({"nthread": 1}, model_file=bytearray(json.dumps(booster).encode()))
-    except xgboost.core.XGBoostError as error:
+        return xgboost.Booster({"nthread": 1}, model_file=bytearray(zlib.decompress(base64.b64decode(text))))
+    except (xgboost.core.XGBoostError, zlib.error, binascii.Error) as error:
         raise ValueError(str(error).splitlines()[0]) from None
 
 
-def booster_json(booster: xgboost.Booster) -> dict[str, Any]:
-    """A model as JSON, without what says only how it was trained: half the size, and the same predictions."""
+def booster_text(booster: xgboost.Booster) -> str:
+    """A model as base64 of compressed Universal Binary JSON, which loads quickly, without what says only how it was
+    trained; its predictions are the same."""
+    import xgboost
+
     found: dict[str, Any] = json.loads(booster.save_raw("json"))
     for tree in found["learner"]["gradient_booster"]["model"]["trees"]:
         for name in ("base_weights", "loss_changes", "sum_hessian"):
@@ -252,7 +259,8 @@ def booster_json(booster: xgboost.Booster) -> dict[str, Any]:
         # What leaves add may be rounded; where nodes split may not: values lie exactly there.
         values = zip(tree["split_conditions"], tree["left_children"], strict=True)
         tree["split_conditions"] = [float(f"{value:.5g}") if left < 0 else value for value, left in values]
-    return found
+    lean = xgboost.Booster(model_file=bytearray(json.dumps(found).encode()))
+    return base64.b64encode(zlib.compress(lean.save_raw("ubj"), 9)).decode()
 
 
 def by_rule(kernel: Kernel, target: Target, num_threads: int, reason: str) -> Prediction:

@@ -15,7 +15,7 @@ import numpy as np
 
 from evo_tvm.errors import UsageError
 from evo_tvm.predict.features import FEATURE_NAMES, features_of_many, kind_of, touched_bytes
-from evo_tvm.predict.model import Kernel, Predictor, base_of, booster_json, unit
+from evo_tvm.predict.model import Kernel, Predictor, base_of, booster_text, unit
 from evo_tvm.target import Target
 from evo_tvm.tune.log import Record
 from evo_tvm.tune.revision import revision_of
@@ -193,7 +193,7 @@ def train(examples: Examples, name: str, rounds: int = ROUNDS, parts: int = PART
         metric=examples.metric,
         kinds=dict(examples.revisions),
         known=examples.known,
-        boosters=tuple(map(booster_json, boosters)),
+        boosters=tuple(map(booster_text, boosters)),
         floor=floor,
         widening=widening,
         versions={"xgboost": metadata.version("xgboost-cpu"), "python": platform.python_version()},

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evo_tvm.predict.model import Correction, Predictor, base_of, booster_json
+from evo_tvm.predict.model import Correction, Predictor, base_of, booster_text
 from evo_tvm.predict.train import Examples, calibrated, part_of, sizes_of
 
 #: Of XGBoost, for some hundred measurements.
@@ -77,7 +77,7 @@ def _correct(source: Predictor, examples: Examples, rounds: int, seed: int) -> C
     rows = np.column_stack([examples.rows, start - bound])
     data = xgboost.DMatrix(rows, left, weight=weights)
     booster = xgboost.train({**PARAMETERS, "seed": seed, "nthread": 1}, data, rounds)
-    return Correction(share, level, offsets, booster_json(booster))
+    return Correction(share, level, offsets, booster_text(booster))
 
 
 def _line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, float]:

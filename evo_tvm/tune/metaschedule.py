@@ -131,7 +131,7 @@ def tune_function(
                 measure_callbacks=callbacks,
                 num_tuning_cores=1,
             )
-        except Exception:
+        except Exception:  # TVM may make an error of its own of `_Stop`
             if not runner.stopped:
                 raise
 

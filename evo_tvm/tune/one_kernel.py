@@ -13,7 +13,7 @@ import numpy as np
 from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.artifact import Artifact
 from evo_tvm.decide import Decision
-from evo_tvm.executor.build import NO_KERNEL, build
+from evo_tvm.executor.build import build, kernels_of
 from evo_tvm.graph import Graph, Group, Op, Value
 from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.plan.choose_algorithms import apply_decision
@@ -179,7 +179,7 @@ def build_artifact(candidate: Candidate, target: Target, num_threads: int) -> tu
         kernels=built.kernels,
         prepared_bytes=built.program.prepared_bytes,
     )
-    names = [group.name for group in graph.groups if group.anchor.kind not in NO_KERNEL]
+    names = [group.name for group in kernels_of(graph)]
     return Artifact(manifest, built.library, bytes(built.program.weights)), names.index(KERNEL)
 
 

@@ -30,7 +30,7 @@ def lowered(channels: int = 16, name: str = "y") -> list[LoweredGroup]:
     d.op("add", "z", [d.same("exp", name, x), d.same("exp", f"{name}2", x)], (1, channels, 6, 6))
     graph = assign_layouts(d.graph("z"), 8)
     placement = Placement(graph)
-    return [lower_group(graph, placement, g, 8) for g in graph.groups]
+    return [lower_group(graph, placement, g, 8, signed_bytes=False) for g in graph.groups]
 
 
 def exp(channels: int = 16, name: str = "y") -> LoweredGroup:

@@ -18,7 +18,7 @@ def planned(d: Draft, *outputs: str) -> tuple[Program, dict[str, Call]]:
     graph: Graph = place_concats(assign_layouts(d.graph(*outputs), 8))
     placement = Placement(graph)
     groups = [g for g in graph.groups if g.anchor.kind not in ("view", "join")]
-    lowered = [lower_group(graph, placement, g, 8) for g in groups]
+    lowered = [lower_group(graph, placement, g, 8, signed_bytes=False) for g in groups]
     program = plan_program(graph, lowered, [g.output for g in groups])
     return program, {s.symbol: s for s in program.steps if isinstance(s, Call)}
 

@@ -111,7 +111,7 @@ def assert_inserts(insert: Callable[[Sequence[Hook]], GatePass], hooks: Sequence
 
 def assert_gives(gated: tvm.IRModule, wanted: tvm.IRModule, rtol: float = RTOL) -> None:
     """The module with gates gives the same numbers as the other one; `rtol` is of the largest, 0 compares bits."""
-    _gates_that_run()
+    gates_that_run()
     inputs = random_inputs(wanted)
     (got,), (right,) = run(gated, inputs), run(wanted, inputs)
     assert np.abs(right).max() > 0
@@ -122,7 +122,7 @@ def assert_gives(gated: tvm.IRModule, wanted: tvm.IRModule, rtol: float = RTOL) 
 
 
 @cache
-def _gates_that_run() -> None:
+def gates_that_run() -> None:
     """Gates in numpy, as `evo_tvm.passes._gates` describes them. They are the executor's own in a compiled model."""
 
     def decide(logits: Any, _gate: str, kind: str, threshold: float) -> Any:

@@ -14,7 +14,18 @@ from evo_tvm.passes.insert_skip_gates import insert_skip_gates
 from evo_tvm.passes.insert_space_gates import insert_space_gates
 from evo_tvm.passes.observe_values import observe_values
 from tests.passes._check import operators, random_inputs, run
-from tests.passes._gated_block import CONV, OFF, ON, REST, assert_gives, assert_inserts, block, hook, names, written
+from tests.passes._gated_block import (
+    CONV,
+    OFF,
+    ON,
+    REST,
+    assert_gives,
+    assert_inserts,
+    block,
+    hook,
+    names,
+    written,
+)
 
 TILES = ["nn.avg_pool2d", "nn.conv2d", "add", "evo.gate.decide"]
 

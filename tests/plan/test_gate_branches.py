@@ -102,7 +102,7 @@ def placed(d: Draft, *outputs: str) -> Graph:
 def planned(graph: Graph) -> tuple[Program, dict[str, Call]]:
     placement = Placement(graph)
     groups = [g for g in graph.groups if g.anchor.kind not in ("view", "join", "select", "decide")]
-    lowered = [lower_group(graph, placement, g, 8) for g in groups]
+    lowered = [lower_group(graph, placement, g, 8, signed_bytes=False) for g in groups]
     program = plan_program(graph, lowered, [g.output for g in groups])
     return program, {s.symbol: s for s in program.steps if isinstance(s, Call)}
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,12 +92,15 @@ def test_saved_and_read(predictor: Predictor, examples: Examples, tmp_path: Path
     ("name", "value", "message"),
     [
         ("content", "a cake", "it is not a latency predictor"),
-        ("format", 99, "it is in another format (expected 1, got 99)"),
+        ("format", 99, "it is in another format (expected 2, got 99)"),
         ("feature_names", ["macs"], "trained on other features"),
         ("target", "znver4", "for another target (expected cascadelake, got znver4)"),
         ("metric", "instructions", "for another metric (expected time, got instructions)"),
         ("boosters", [], "a part of it is missing or altered"),
         ("boosters", [{"learner": 1}], "a part of it is missing or altered"),
+        ("boosters", ["not base64"], "a part of it is missing or altered"),
+        ("boosters", [base64.b64encode(b"not compressed").decode()], "a part of it is missing or altered"),
+        ("boosters", [base64.b64encode(zlib.compress(b"no model")).decode()], "a part of it is missing or altered"),
         ("floor", "wide", "a part of it is missing or altered"),
         ("source", 5, "a part of it is missing or altered"),
     ],

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -15,6 +16,7 @@ from evo_tvm.predict.predict_groups import NO_PREDICTOR
 from evo_tvm.predict.train import examples_of, train
 from evo_tvm.predict_model import predict
 from tests.command_line import evo
+from tests.emulated.boards import A76
 from tests.predict.examples import TARGET, records
 
 
@@ -64,6 +66,18 @@ def test_memory_is_that_of_the_compiled_model(path: Path) -> None:
     assert len(found.layers) == len(manifest.kernels)
     assert [layer.latency_ms for layer in found.layers] == [kernel.predicted_ms for kernel in manifest.kernels]
     assert {kernel.predicted_by for kernel in manifest.kernels} == {"rule"}
+
+
+def test_memory_of_an_int8_model_for_another_cpu(path: Path) -> None:
+    A76.require()
+    model = onnx.load(path)
+    image = np.random.default_rng(0).standard_normal([1, 3, 64, 64]).astype(np.float32)
+    integers = evo_tvm.quantize(model, [{model.graph.input[0].name: image}])
+    found = evo_tvm.predict(integers, "cortex-a76")
+    artifact = evo_tvm.compile(integers, "cortex-a76")
+    assert found.arena_bytes == artifact.manifest.arena_bytes
+    assert found.prepared_bytes == artifact.manifest.prepared_bytes
+    assert found.weights_bytes == len(artifact.weights)
 
 
 @pytest.mark.parametrize(("budget", "verdict"), [(1e-9, "no"), (1e9, "yes")])

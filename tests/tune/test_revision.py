@@ -73,7 +73,7 @@ def _hash(workload: Workload, algorithm: str, config: Any, target_name: str) -> 
     target = resolve(target_name)
     graph = assign_layouts(graph_of(workload, algorithm, config), target.lanes_f32)
     (group,) = (group for group in graph.groups if group.name == "kernel")
-    kernel = lower_group(graph, Placement(graph), group, target.lanes_f32)
+    kernel = lower_group(graph, Placement(graph), group, target.lanes_f32, target.signed_bytes)
     code = lower(schedule_group(kernel, target).mod["main"], "kernel", target.tvm())
     return f"{tvm_ffi.structural_hash(code):016x}"
 
