@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.errors import UsageError
+from evo_tvm.graph import Graph, Group
 from evo_tvm.predict.features import rule_cycles
 from evo_tvm.predict.folders import predictor_of
 from evo_tvm.predict.model import Predictor
 from evo_tvm.predict.rank import Ranking
 from evo_tvm.target import Target
 from evo_tvm.tune.log import Log, log_of
-from evo_tvm.workload import Workload
+from evo_tvm.workload import Workload, workload_of
 
 #: An algorithm that only an estimate speaks for has to promise this much before it displaces the first one.
 _WORTH = 0.85
@@ -123,6 +124,23 @@ def decide(
         best = min((c for c in fitting if c.source == "log"), key=lambda c: c.latency_ms)
         return Decision(best.algorithm, best.config, "measured", considered)
     return Decision(best.algorithm, best.config, "estimated", considered)
+
+
+def known_times(
+    target: Target, num_threads: int, log: Log, ranking: Ranking
+) -> Callable[[Graph, Sequence[Group]], float | None]:
+    """What kernels with a choice of algorithms take together in milliseconds, each with what is decided for it; None
+    where one of them was neither measured nor can be predicted."""
+
+    def times(graph: Graph, groups: Sequence[Group]) -> float | None:
+        workloads = [workload_of(graph, group) for group in groups if group.anchor.kind in ALGORITHMS]
+        ranking.prepare(workloads)
+        taken = [decide(workload, target, num_threads, log, ranking=ranking).taken for workload in workloads]
+        if any(each is None or each.source == "rule" for each in taken):
+            return None
+        return sum(each.latency_ms for each in taken if each is not None)
+
+    return times
 
 
 def _fastest(fitting: Sequence[Considered], considered: tuple[Considered, ...]) -> Decision:

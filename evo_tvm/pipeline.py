@@ -13,7 +13,7 @@ import tvm
 from evo_tvm import __version__
 from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.artifact import Artifact
-from evo_tvm.decide import Knowledge
+from evo_tvm.decide import Knowledge, known_times
 from evo_tvm.decide_tile import tile_of_image
 from evo_tvm.dump import Dump, graph_text
 from evo_tvm.errors import UsageError
@@ -54,7 +54,7 @@ from evo_tvm.passes.replace_mean_with_global_pool import replace_mean_with_globa
 from evo_tvm.passes.simplify_powers import simplify_powers
 from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.plan.choose_algorithms import Explained, choose_algorithms
-from evo_tvm.plan.choose_layouts import choose_layouts
+from evo_tvm.plan.choose_layouts import Layout, Times, choose_layouts
 from evo_tvm.plan.drop_roundings import drop_roundings
 from evo_tvm.plan.find_float_layers import find_float_layers
 from evo_tvm.plan.fold_permutes import fold_permutes
@@ -149,7 +149,6 @@ FUSE: Sequence[Rewrite] = (
     ("inline_dequantize", lambda graph, *_: inline_dequantize(graph)),
     ("fold_permutes", lambda graph, *_: fold_permutes(graph)),
     ("fold_shuffles", lambda graph, *_: fold_shuffles(graph)),
-    ("choose_layouts", lambda graph, target, _: choose_layouts(graph, target)),
 )
 
 #: Kernel graph -> kernel graph, in order, once algorithms are chosen.
@@ -262,6 +261,7 @@ def assemble(
             for kernel, found in zip(built.kernels, planned.predictions, strict=True)
         ),
         plan=tuple(e.as_json() for e in planned.explained),
+        layouts=tuple(layout.as_json() for layout in planned.layouts),
         stayed_float=planned.stayed_float,
         prepared_bytes=built.program.prepared_bytes,
         gates=tuple(GateInfo(g.name, g.kind, g.threshold, g.decisions) for g in built.program.gates),
@@ -282,7 +282,7 @@ def measure_best(
     folder = user_folder()
     if folder is None:
         raise UsageError("there is no folder for what is measured", hint=f"{VARIABLE} is off: set it to a folder.")
-    apart, _ = kernel_graph(imported.module, target, float_layers)
+    apart = kernel_graph(imported.module, target, float_layers).graph
     known = Knowledge.of(target)
     graphs = apart, fuse_depthwise_pointwise(apart, target, num_threads, Log())
     groups = [(graph, group) for graph in graphs for group in graph.groups if group.anchor.kind in ALGORITHMS]
@@ -294,10 +294,11 @@ def measure_best(
 @dataclass(frozen=True)
 class Planned:
     """A model as kernels, with their algorithms and layouts. explained: why; predictions: what each of `kernels` is
-    expected to take, in milliseconds."""
+    expected to take, in milliseconds. layouts: those that there was a choice of."""
 
     graph: Graph
     explained: tuple[Explained, ...]
+    layouts: tuple[Layout, ...]
     stayed_float: tuple[StayedFloat, ...]
     predictions: tuple[Prediction, ...]
 
@@ -318,10 +319,11 @@ def plan(
 ) -> Planned:
     """All that is decided before code is made of it; float_layers: as of `kernel_graph`. known: what decides, in place
     of all that there is for the target."""
-    graph, stayed_float = kernel_graph(imported.module, target, float_layers, writer)
     known = known or Knowledge.of(target)
     ranking = known.ranking(target, num_threads)
-    graph = fuse_depthwise_pointwise(graph, target, num_threads, known.log, ranking)
+    times = known_times(target, num_threads, known.log, ranking)
+    kernels_apart = kernel_graph(imported.module, target, float_layers, writer, times)
+    graph = fuse_depthwise_pointwise(kernels_apart.graph, target, num_threads, known.log, ranking)
     graph, explained = choose_algorithms(graph, target, num_threads, known.log, algorithms or {}, ranking)
     if writer:
         writer.write("choose_algorithms", graph_text(graph))
@@ -330,7 +332,7 @@ def plan(
     predictions = predict_groups(graph, kernels, target, num_threads, known.predictor)
     of_layer = dict(zip([group.name for group in kernels], predictions, strict=True))
     explained = tuple(replace(each, prediction=of_layer.get(each.layer)) for each in explained)
-    return Planned(graph, explained, stayed_float, predictions)
+    return Planned(graph, explained, kernels_apart.layouts, kernels_apart.stayed_float, predictions)
 
 
 def batched(specs: Sequence[TensorSpec], batch: int) -> tuple[TensorSpec, ...]:
@@ -349,10 +351,23 @@ def batched(specs: Sequence[TensorSpec], batch: int) -> tuple[TensorSpec, ...]:
     return tuple(replace(spec, shape=(batch, *spec.shape[1:])) for spec in specs)
 
 
+@dataclass(frozen=True)
+class KernelGraph:
+    """A model as kernels, none of which has its algorithm yet. stayed_float: what of it could be in integers."""
+
+    graph: Graph
+    stayed_float: tuple[StayedFloat, ...]
+    layouts: tuple[Layout, ...]
+
+
 def kernel_graph(
-    module: tvm.IRModule, target: Target, float_layers: Set[str] | None = None, writer: Dump | None = None
-) -> tuple[Graph, tuple[StayedFloat, ...]]:
-    """The cleaned-up module as kernels, none of which has its algorithm yet; and what of it could be in integers.
+    module: tvm.IRModule,
+    target: Target,
+    float_layers: Set[str] | None = None,
+    writer: Dump | None = None,
+    times: Times | None = None,
+) -> KernelGraph:
+    """The cleaned-up module as kernels, with their layouts; times: what decides of these, see `choose_layouts`.
 
     float_layers: names of layers of a quantized model that are computed in float all the same; what is rounded to no
     use is not rounded either. None: all that the model has in integers, and every byte as it says.
@@ -365,7 +380,10 @@ def kernel_graph(
     if writer:
         writer.write("lower_integer", graph_text(graph))
     stayed_float = find_float_layers(graph, known)
-    return _rewritten(FUSE, writer, graph, target, float_layers), stayed_float
+    graph, layouts = choose_layouts(_rewritten(FUSE, writer, graph, target, float_layers), target, times)
+    if writer:
+        writer.write("choose_layouts", graph_text(graph))
+    return KernelGraph(graph, stayed_float, layouts)
 
 
 def _rewritten(

@@ -138,7 +138,7 @@ def _kernels(
     module = import_onnx(model, input_shapes).module
     for step in CLEAN_UP:
         module = step(module)
-    apart, _ = kernel_graph(module, target)
+    apart = kernel_graph(module, target).graph
     joined = fuse_depthwise_pointwise(apart, target, 1, Log())  # measured both ways, they can be compared
     groups = [(graph, group) for graph in (apart, joined) for group in graph.groups if group.anchor.kind in ALGORITHMS]
     return tuple(dict.fromkeys(workload_of(graph, group) for graph, group in groups)), tuple(functions(apart))

@@ -30,6 +30,17 @@ def plan_text(plan: Sequence[Mapping[str, Any]], where: object) -> str:
         raise ArtifactError("its plan is damaged", where=where, hint="Compile the model again.") from None
 
 
+def layouts_text(layouts: Sequence[Mapping[str, Any]], where: object) -> str:
+    """For each set of tensors that had a choice of channel blocks: what was weighed ("*": taken), and why.
+
+    Raises ArtifactError: not what a compiler wrote.
+    """
+    try:
+        return "\n\n".join("\n".join(_layout(layout)) for layout in layouts)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ArtifactError("its layouts are damaged", where=where, hint="Compile the model again.") from None
+
+
 def plan_summary(plan: Sequence[Mapping[str, Any]], where: object) -> str:
     """How many layers have which algorithm, and why. Raises ArtifactError: not a plan that a compiler wrote."""
     try:
@@ -50,6 +61,16 @@ def _group(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for c in first["considered"]:
         mark = "*" if c["algorithm"] == first["algorithm"] else " "
         yield f"  {mark} {c['algorithm']:{width}}  {_verdict(c)}".rstrip()
+
+
+def _layout(layout: Mapping[str, Any]) -> Iterator[str]:
+    yield f"channel blocks of {', '.join(layout['tensors'])}"
+    yield f"  taken: {layout['block']}, {layout['reason']}"
+    for block, cycles in layout["cycles"].items():
+        mark = "*" if int(block) == layout["block"] else " "
+        ms = layout["times_ms"].get(block)
+        known = "" if ms is None else f"{ms:9.4f} ms  known  "
+        yield f"  {mark} {block:>2}  {known}{cycles:12,.0f} cycles  estimated"
 
 
 def _verdict(considered: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from evo_tvm.cli._options import (
     target_option,
     threads_option,
 )
-from evo_tvm.cli._plan import plan_text
+from evo_tvm.cli._plan import layouts_text, plan_text
 from evo_tvm.cli._precision import show_precision
 from evo_tvm.cli._quantize import quantize_options, read_quantize_options, refuse_given, show_accuracy
 from evo_tvm.cli._show import progress, show, show_json, size_text
@@ -116,13 +116,15 @@ def compile_(
                 "kernels": len(manifest.kernels),
                 "arena_bytes": manifest.arena_bytes,
                 **budget,
-                **({"plan": manifest.plan} if explain else {}),
+                **({"plan": manifest.plan, "layouts": manifest.layouts} if explain else {}),
                 **({"quantization": manifest.quantization} if manifest.quantization else {}),
             }
         )
         return
     if explain:
         show(plan_text(manifest.plan, output), "")
+        if manifest.layouts:
+            show(layouts_text(manifest.layouts, output), "")
     if manifest.quantization.get("accuracy"):
         show_accuracy(manifest.quantization["accuracy"])
     if "precision" in manifest.quantization:

@@ -12,7 +12,7 @@ import click
 from evo_tvm._extras import needs_extra
 from evo_tvm.cli._command import Command
 from evo_tvm.cli._options import PATH, json_option
-from evo_tvm.cli._plan import plan_summary, plan_text
+from evo_tvm.cli._plan import layouts_text, plan_summary, plan_text
 from evo_tvm.cli._quantize import drop_text, score_text
 from evo_tvm.cli._show import show, show_json, size_text, table
 from evo_tvm.errors import ArtifactError, UsageError
@@ -57,6 +57,8 @@ def _inspect_evo(file: Path, plan: bool, as_json: bool) -> None:
             show_json(manifest.plan)
         else:
             show(plan_text(manifest.plan, file))
+            if manifest.layouts:
+                show("", layouts_text(manifest.layouts, file))
         return
     if as_json:
         defaults = [kernel.name for kernel in default_scheduled(manifest.kernels)]

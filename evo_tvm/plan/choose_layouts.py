@@ -4,18 +4,21 @@ Most tensors fill whole vectors and take the target's lanes as their block (NCHW
 do not may take half of that, where fewer idle lanes and bytes pay for shorter vectors. Tensors that a kernel reads or
 writes side by side (the operands of an addition, both sides of a depthwise convolution) share a block; a convolution
 reads one block and writes another, so that a change of layout happens inside it and never costs a transform.
+
+An estimate of the cycles proposes; where the kernels' times are known, measured or predicted, they decide.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from evo_tvm.graph import Graph, Group, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 from evo_tvm.target import Target
-from evo_tvm.workload import FEW_CHANNELS
+from evo_tvm.workload import FEW_CHANNELS, few_block
 
 #: Kernels that compute channels one by one: input and output lie alike.
 _CHANNELWISE = frozenset({"depthwise_conv2d", "max_pool2d", "avg_pool2d"})
@@ -23,29 +26,87 @@ _CHANNELWISE = frozenset({"depthwise_conv2d", "max_pool2d", "avg_pool2d"})
 _REBLOCKING = frozenset({"conv2d", "conv2d_transpose"})
 #: Bytes a cycle that a core moves to and from its last cache and its second.
 _LAST_CACHE, _SECOND_CACHE = 6.0, 32.0
+#: Known times have to promise this much before they overrule the estimate.
+_WORTH = 0.9
+
+#: Kernels of a graph -> milliseconds that they take together; None where nobody knows.
+Times = Callable[[Graph, Sequence[Group]], float | None]
 
 
-def choose_layouts(graph: Graph, target: Target) -> Graph:
-    """Gives kernels whose tensors want other blocks than the target's lanes the attribute "blocks": input's, output's.
+@dataclass(frozen=True)
+class Layout:
+    """Tensors that share a block of channels. cycles: what each block that was weighed costs by the estimate; times_ms:
+    what the kernels that read or write them take with it, where that is known. reason: "estimated" or "predicted"."""
 
-    A convolution of at most `FEW_CHANNELS` channels from outside reads them unblocked, which is block 1.
+    tensors: tuple[str, ...]
+    block: int
+    reason: str
+    cycles: Mapping[int, float]
+    times_ms: Mapping[int, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """What the manifest keeps: keys of objects are texts in JSON."""
+        found = asdict(self) | {"tensors": list(self.tensors)}
+        return found | {name: {str(k): v for k, v in found[name].items()} for name in ("cycles", "times_ms")}
+
+
+def choose_layouts(graph: Graph, target: Target, times: Times | None = None) -> tuple[Graph, tuple[Layout, ...]]:
+    """Gives kernels whose tensors want other blocks than the target's lanes the attribute "blocks": input's, output's;
+    and says of all tensors that had a choice what was chosen.
+
+    A convolution of at most `FEW_CHANNELS` channels that do not come from a convolution reads them as `few_block` says.
     """
-    chosen = {
-        name: block
-        for component in _components(graph)
-        if (block := _best_block(graph, component, target)) != target.lanes_f32
-        for name in component
-    }
+    components = list(_components(graph))
+    plain = frozenset(graph.values) - frozenset().union(*components)
+    found: list[Layout] = []
+    for component in components:
+        blocks = _blocks(graph, component, target)
+        if len(blocks) > 1:
+            found.append(_choose(graph, component, blocks, target, plain, times))
+    return _with_blocks(graph, found, target, plain), tuple(found)
+
+
+def _choose(
+    graph: Graph,
+    component: frozenset[str],
+    blocks: Sequence[int],
+    target: Target,
+    plain: frozenset[str],
+    times: Times | None,
+) -> Layout:
+    cycles = {block: _cycles(graph, component, block, target) for block in blocks}
+    best = min(blocks, key=lambda block: cycles[block])
+    estimated = Layout(tuple(sorted(component)), best, "estimated", cycles, {})
+    if times is None:
+        return estimated
+    known: dict[int, float] = {}
+    for block in blocks:
+        laid = _with_blocks(graph, [replace(estimated, block=block)], target, plain)
+        ms = times(laid, [group for group in laid.groups if {*group.inputs, *group.outputs} & component])
+        if ms is None:
+            return estimated
+        known[block] = ms
+    fastest = min(blocks, key=lambda block: known[block])
+    if known[fastest] < _WORTH * known[best]:
+        return replace(estimated, block=fastest, reason="predicted", times_ms=known)
+    return replace(estimated, times_ms=known)
+
+
+def _with_blocks(graph: Graph, layouts: Sequence[Layout], target: Target, plain: frozenset[str]) -> Graph:
+    """plain: tensors that no convolution writes."""
+    lanes = target.lanes_f32
+    chosen = {name: layout.block for layout in layouts if layout.block != lanes for name in layout.tensors}
     groups = []
     for group in graph.groups:
         name = group.inputs[group.anchor.args[0]] if group.anchor.args else ""
         if group.anchor.kind in _REBLOCKING | _CHANNELWISE and {name, group.output} & set(chosen):
-            few = graph.values[name].shape[1] <= FEW_CHANNELS and name in graph.inputs
-            result = chosen.get(group.output, target.lanes_f32)
+            value = graph.values[name]
+            few = value.shape[1] <= FEW_CHANNELS and name in plain
+            result = chosen.get(group.output, lanes)
             beside = any(group.anchor.args[0] in op.args for op in group.ops[1:])
             alike = group.anchor.kind in _CHANNELWISE or beside
-            blocks = (result if alike else chosen.get(name, 1 if few else target.lanes_f32), result)
-            anchor = replace(group.anchor, attrs={**group.anchor.attrs, "blocks": blocks})
+            read = result if alike else chosen.get(name, few_block(value.dtype) if few else lanes)
+            anchor = replace(group.anchor, attrs={**group.anchor.attrs, "blocks": (read, result)})
             group = replace(group, ops=(anchor, *group.ops[1:]))
         groups.append(group)
     return graph.with_groups(groups)
@@ -91,15 +152,12 @@ def _beside(graph: Graph, group: Group, out: Value) -> list[Value]:
     return [v for v in values if v.data is None and len(v.shape) == 4 and (v.shape == out.shape or kind == "concat")]
 
 
-def _best_block(graph: Graph, component: frozenset[str], target: Target) -> int:
+def _blocks(graph: Graph, component: frozenset[str], target: Target) -> list[int]:
+    """What the tensors may take; the target's lanes come first."""
     lanes = target.lanes_f32
-    channels = {graph.values[name].shape[1] for name in component}
-    if all(c % lanes == 0 for c in channels):
-        return lanes
-    candidates = [lanes]
-    if lanes >= 8:
-        candidates.append(lanes // 2)
-    return min(candidates, key=lambda block: _cycles(graph, component, block, target))
+    if lanes < 8 or all(graph.values[name].shape[1] % lanes == 0 for name in component):
+        return [lanes]
+    return [lanes, lanes // 2]
 
 
 def _cycles(graph: Graph, component: frozenset[str], block: int, target: Target) -> float:

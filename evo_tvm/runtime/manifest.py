@@ -73,8 +73,9 @@ class Manifest:
 
     `evo_tvm`, `tvm`: the versions that compiled it. `arena_bytes`: the memory that a run needs beside the weights.
     `prepared_bytes`: what loading makes of some of the weights, beside them.
-    `plan`: the compiler's decisions, as it wrote them. `stayed_float`: layers that could compute in integers, and do
-    not. `quantization`: where compiling quantized the model, its options, what it left in float, and the accuracy.
+    `plan`, `layouts`: the compiler's decisions, as it wrote them. `stayed_float`: layers that could compute in
+    integers, and do not. `quantization`: where compiling quantized the model, its options, what it left in float, and
+    the accuracy.
     `gates`: in the order in which they decide; `curve`: thresholds for them, by what they cost. `batch`: how many
     samples a run takes through the gates one by one.
     `checksums`: blake3, in hexadecimal, of the other members.
@@ -90,6 +91,7 @@ class Manifest:
     kernels: tuple[KernelInfo, ...]
     prepared_bytes: int = 0
     plan: tuple[Any, ...] = ()
+    layouts: tuple[Any, ...] = ()
     stayed_float: tuple[StayedFloat, ...] = ()
     quantization: Mapping[str, Any] = field(default_factory=dict)
     gates: tuple[GateInfo, ...] = ()
@@ -255,6 +257,7 @@ class _Reader:
             kernels=self._each(fields, "kernels", self._kernel),
             prepared_bytes=self._natural(fields, "", "prepared_bytes", default=0),
             plan=tuple(self._field(fields, "", "plan", list, [])),
+            layouts=tuple(self._field(fields, "", "layouts", list, [])),
             stayed_float=self._each(fields, "stayed_float", self._stayed_float, []),
             quantization=self._field(fields, "", "quantization", dict, {}),
             gates=self._each(fields, "gates", self._gate, []),

@@ -61,7 +61,7 @@ def test_compile_dumps_the_module_after_each_phase(small_onnx: Path, tmp_path: P
     towards, fuse, planned = ([name for name, _ in steps] for steps in (TOWARDS_INTEGERS, FUSE, PLAN))
     assert names == [
         *("import", *(step.info.name for step in CLEAN_UP)),
-        *("read_relax", *towards, "lower_integer", *fuse),
+        *("read_relax", *towards, "lower_integer", *fuse, "choose_layouts"),
         *("choose_algorithms", *planned, "main"),
     ]
     assert all(path.stat().st_size for path in (tmp_path / "phases").iterdir())

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from evo_tvm.cli._plan import plan_summary, plan_text, workload_text
+from evo_tvm.cli._plan import layouts_text, plan_summary, plan_text, workload_text
 from evo_tvm.cli.compile import parse_algorithms
 from evo_tvm.errors import ArtifactError, UsageError
 from tests.command_line import evo
@@ -78,6 +78,20 @@ def test_no_plan_and_a_damaged_one() -> None:
             plan_text(damaged, "m.evo")
     with pytest.raises(ArtifactError, match="its plan is damaged"):
         plan_summary([{"layer": "a"}], "m.evo")
+
+
+def test_layouts_with_what_was_weighed() -> None:
+    layout = {"tensors": ["a", "b"], "block": 8, "reason": "estimated", "cycles": {"16": 9000.0, "8": 4500.4}}
+    assert layouts_text([{**layout, "times_ms": {"16": 0.5, "8": 0.25}}], "m.evo").splitlines() == [
+        "channel blocks of a, b",
+        "  taken: 8, estimated",
+        "    16     0.5000 ms  known         9,000 cycles  estimated",
+        "  *  8     0.2500 ms  known         4,500 cycles  estimated",
+    ]
+    assert layouts_text([{**layout, "times_ms": {}}], "m.evo").endswith("  *  8         4,500 cycles  estimated")
+    for damaged in (["text"], [layout], [{**layout, "cycles": {"x": 1.0}, "times_ms": {}}]):
+        with pytest.raises(ArtifactError, match="its layouts are damaged"):
+            layouts_text(damaged, "m.evo")
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from evo_tvm.plan.choose_layouts import choose_layouts
+from evo_tvm.graph import Graph, Group
+from evo_tvm.plan.choose_layouts import Layout, choose_layouts
 from evo_tvm.plan.fuse_epilogues import fuse_epilogues
 from evo_tvm.target import resolve
 from tests.plan.graphs import Draft
 
 
 def blocks(d: Draft, *outputs: str, target: str = "x86-64-v4") -> dict[str, Any]:
-    graph = choose_layouts(d.graph(*outputs), resolve(target))
+    graph, _ = choose_layouts(d.graph(*outputs), resolve(target))
     return {group.output: group.anchor.attrs.get("blocks") for group in graph.groups}
 
 
@@ -53,7 +56,7 @@ def test_an_input_that_is_added_to_the_result_has_its_block() -> None:
     d = Draft()
     x = d.input("x", 1, 3, 14, 14)
     d.same("add", "sum", d.conv("y", x, 3), x)
-    graph = choose_layouts(fuse_epilogues(d.graph("sum")), resolve("x86-64-v4"))
+    graph, _ = choose_layouts(fuse_epilogues(d.graph("sum")), resolve("x86-64-v4"))
     assert graph.groups[0].anchor.attrs["blocks"] == (8, 8)
 
 
@@ -61,5 +64,34 @@ def test_twice_is_as_once() -> None:
     d = Draft()
     d.conv("b", d.conv("a", d.input("x", 1, 3, 14, 14), 8), 8)
     target = resolve("x86-64-v4")
-    once = choose_layouts(d.graph("b"), target)
-    assert choose_layouts(once, target) == once
+    once, _ = choose_layouts(d.graph("b"), target)
+    assert choose_layouts(once, target)[0] == once
+
+
+def test_few_bytes_lie_in_fours() -> None:
+    d = Draft()
+    x = d.input("x", 1, 3, 14, 14)
+    d.conv("b", d.conv("a", d.same("quantize", "q", x), 8), 8)
+    for name in ("q", "a"):
+        d.values[name] = replace(d.values[name], dtype="uint8")
+    assert blocks(d, "b") == {"q": None, "a": (4, 8), "b": (8, 8)}
+
+
+def test_known_times_overrule_the_estimate_where_they_promise_enough() -> None:
+    def chosen(half_ms: float | None) -> tuple[Any, Layout]:
+        d = Draft()
+        d.conv("b", d.conv("a", d.input("x", 1, 3, 14, 14), 8), 32)
+
+        def times(graph: Graph, groups: Sequence[Group]) -> float | None:
+            assert [group.output for group in groups] == ["a", "b"]
+            return 1.0 if "blocks" not in groups[0].anchor.attrs else half_ms
+
+        graph, (layout,) = choose_layouts(d.graph("b"), resolve("x86-64-v4"), times)
+        return graph.groups[0].anchor.attrs.get("blocks"), layout
+
+    assert chosen(None)[0] == (1, 8) and chosen(None)[1].times_ms == {}
+    assert chosen(1.05)[0] == (1, 8), "not by a tenth"
+    taken, layout = chosen(1.2)
+    assert taken is None and (layout.block, layout.reason) == (16, "predicted")
+    assert layout.tensors == ("a",) and layout.times_ms == {16: 1.0, 8: 1.2} and layout.cycles[8] < layout.cycles[16]
+    assert layout.as_json()["times_ms"] == {"16": 1.0, "8": 1.2}
