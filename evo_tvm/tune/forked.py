@@ -35,6 +35,7 @@ class Forked(Generic[_T]):
             try:
                 gc.disable()  # to collect would copy memory that the processes share
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+                os.setpgid(0, 0)  # and what we start with us
                 self.connection.close()
                 _serve(work, theirs)
                 status = 0
@@ -47,6 +48,8 @@ class Forked(Generic[_T]):
         try:
             value, error = self.connection.recv()
         except (EOFError, OSError):
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)  # what it started; how it died itself is settled
             _, status = os.waitpid(self.pid, 0)
             self.connection.close()
             raise CompileError(f"the compiler {_death(status)}") from None
@@ -56,10 +59,11 @@ class Forked(Generic[_T]):
         return value  # type: ignore[no-any-return]
 
     def end(self) -> None:
-        """Ends the process, whatever it is at."""
+        """Ends the process, whatever it is at, and those that it started."""
         self.connection.close()
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        for kill in (os.killpg, os.kill):  # it may have been too early for a group of its own
+            with suppress(ProcessLookupError):
+                kill(self.pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
