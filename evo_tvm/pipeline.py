@@ -78,7 +78,7 @@ from evo_tvm.predict.model import Prediction
 from evo_tvm.predict.predict_groups import predict_groups
 from evo_tvm.runtime.gates import GateInfo
 from evo_tvm.runtime.manifest import Manifest, StayedFloat, TargetInfo
-from evo_tvm.spec import TensorSpec
+from evo_tvm.spec import TensorSpec, batched
 from evo_tvm.target import Target, resolve
 from evo_tvm.tune.folders import VARIABLE, user_folder
 from evo_tvm.tune.log import Log
@@ -333,22 +333,6 @@ def plan(
     of_layer = dict(zip([group.name for group in kernels], predictions, strict=True))
     explained = tuple(replace(each, prediction=of_layer.get(each.layer)) for each in explained)
     return Planned(graph, explained, kernels_apart.layouts, kernels_apart.stayed_float, predictions)
-
-
-def batched(specs: Sequence[TensorSpec], batch: int) -> tuple[TensorSpec, ...]:
-    """The tensors of `batch` samples. Raises UsageError: one of them does not begin with a batch of 1."""
-    if batch == 1:
-        return tuple(specs)
-    odd = [spec for spec in specs if spec.shape[:1] != (1,)]
-    if odd:
-        raise UsageError(
-            "a batch needs tensors whose first dimension is the batch",
-            where=odd[0].name,
-            expected="1, of one sample",
-            got="x".join(map(str, odd[0].shape)) or "a scalar",
-            hint="Give shapes of one sample (--input NAME:1x...), or leave out the batch.",
-        )
-    return tuple(replace(spec, shape=(batch, *spec.shape[1:])) for spec in specs)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 Border = tuple[int, int, int, int]
 
@@ -66,7 +66,7 @@ class Algorithm(ABC):
         return 2 * n * channels * added * 4 / target.memory_bytes_per_cycle
 
     @abstractmethod
-    def stage(self, lowering: Lowering, op: Op, config: Any) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Any) -> te.Tensor:
         """Declares its parameters and computation."""
 
     @abstractmethod

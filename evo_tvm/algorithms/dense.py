@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 #: One row needs this many panels at a time: two multiply-adds a cycle, each of which takes four.
 _PANELS_OF_ONE_ROW = 8
@@ -71,18 +71,18 @@ class Dense(Algorithm):
         cycles = image_cycles(panels, 1, rows, config.panel_tile, 1, config.row_tile, operand=operand_of(target))
         return max(steps * cycles / 0.95 / num_threads, steps * width * 4 / target.memory_bytes_per_cycle)
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.dense`: (rows, panels, lanes)."""
-        depth, width = lowering.values[op.args[1]].shape
-        rows, lanes = math.prod(lowering.out.shape[:-1]), lowering.lanes
-        data = lowering.matrix(op.args[0], (rows, depth))
+        depth, width = parameters.values[op.args[1]].shape
+        rows, lanes = math.prod(parameters.out.shape[:-1]), parameters.lanes
+        data = parameters.matrix(op.args[0], (rows, depth))
         panels = -(-width // lanes)
-        four = dot_terms(lowering.values[op.args[0]].dtype)
+        four = dot_terms(parameters.values[op.args[0]].dtype)
         steps = -(-depth // math.prod(four))
         chunk = config.depth_chunk
         shape = (-(-panels // config.panel_tile), steps // chunk, chunk, config.panel_tile, lanes, *four)
-        weight = lowering.constant(op.args[1], Packing("dense", shape))
-        return dense_dot(data, weight, panels, lowering.centre(op)) if four else dense(data, weight, panels)
+        weight = parameters.constant(op.args[1], Packing("dense", shape))
+        return dense_dot(data, weight, panels, parameters.centre(op)) if four else dense(data, weight, panels)
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
         """See `evo_tvm.schedules.dense`."""

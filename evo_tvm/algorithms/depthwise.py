@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 
 class Depthwise(Algorithm):
@@ -57,11 +57,11 @@ class Depthwise(Algorithm):
         n, c, height, width = workload.output
         return n * math.ceil(c / target.lanes_f32) * height * width * (taps + 2) / num_threads
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.conv2d`."""
-        data, block = lowering.data(op.args[0], op.attrs["padding"]), lowering.out.layout.block
-        c, _, kh, kw = lowering.values[op.args[1]].shape
-        weight = lowering.constant(op.args[1], Packing("depthwise", (-(-c // block), kh, kw, block)))
+        data, block = parameters.data(op.args[0], op.attrs["padding"]), parameters.out.layout.block
+        c, _, kh, kw = parameters.values[op.args[1]].shape
+        weight = parameters.constant(op.args[1], Packing("depthwise", (-(-c // block), kh, kw, block)))
         return depthwise_conv2d(data, weight, op.attrs["stride"], op.attrs["dilation"])
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
@@ -77,11 +77,11 @@ class _Pool(Depthwise):
         """None: its window is cut off at the image's edge."""
         return 0, 0, 0, 0
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.pool`."""
         names = ("pool_size", "stride", "padding", "dilation", "count_include_pad")
         attrs = {name: op.attrs[name] for name in names}
-        return pool2d(lowering.data(op.args[0]), op.kind, out_size=lowering.image, **attrs)
+        return pool2d(parameters.data(op.args[0]), op.kind, out_size=parameters.image, **attrs)
 
 
 class MaxPool(_Pool):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 
 class DepthwiseDot(Algorithm):
@@ -71,15 +71,15 @@ class DepthwiseDot(Algorithm):
         vectors = n * math.ceil(c / target.lanes_f32) * height * width
         return vectors * (kh * fours(kw) * (2 / self._share(workload) + 0.5) + 3) / num_threads
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.depthwise_dot`."""
-        block, (_, stride) = lowering.out.layout.block, op.attrs["stride"]
-        channels, _, kh, kw = lowering.values[op.args[1]].shape
-        data = lowering.data(op.args[0], op.attrs["border"])
+        block, (_, stride) = parameters.out.layout.block, op.attrs["stride"]
+        channels, _, kh, kw = parameters.values[op.args[1]].shape
+        data = parameters.data(op.args[0], op.attrs["border"])
         shape = (-(-channels // block), shared_by(kw, stride), kh, fours(kw), block, 4)
-        weight = lowering.constant(op.args[1], Packing("depthwise_dot", shape, (stride,)))
-        dilation, signed = op.attrs["dilation"][0], lowering.centre(op)
-        return depthwise_dot(data, weight, lowering.image, op.attrs["stride"], dilation, signed)
+        weight = parameters.constant(op.args[1], Packing("depthwise_dot", shape, (stride,)))
+        dilation, signed = op.attrs["dilation"][0], parameters.centre(op)
+        return depthwise_dot(data, weight, parameters.image, op.attrs["stride"], dilation, signed)
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
         """See `evo_tvm.schedules.depthwise`."""

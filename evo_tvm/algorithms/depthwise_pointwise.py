@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 
 class DepthwisePointwise(Algorithm):
@@ -69,16 +69,16 @@ class DepthwisePointwise(Algorithm):
         hidden = math.ceil(channels / lanes) * height * width * (taps + 2)
         return n * (channels * steps / 0.9 + hidden) / num_threads
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.depthwise_pointwise`."""
-        data, ob = lowering.data(op.args[0], op.attrs["border"]), lowering.out.layout.block
+        data, ob = parameters.data(op.args[0], op.attrs["border"]), parameters.out.layout.block
         ib = int(data.shape[4])
-        (channels, _, kh, kw), (oc, _, _, _) = (lowering.values[a].shape for a in op.args[1:3])
+        (channels, _, kh, kw), (oc, _, _, _) = (parameters.values[a].shape for a in op.args[1:3])
         blocks, oc_blocks = -(-channels // ib), -(-oc // ob)
-        first = lowering.constant(op.args[1], Packing("depthwise", (blocks, kh, kw, ib)))
+        first = parameters.constant(op.args[1], Packing("depthwise", (blocks, kh, kw, ib)))
         tiles = -(-oc_blocks // config.oc_tile)
-        second = lowering.constant(op.args[2], Packing("pointwise", (tiles, blocks, ib, config.oc_tile, ob)))
-        between = _between(lowering, op.attrs.get("between", ()), ib)
+        second = parameters.constant(op.args[2], Packing("pointwise", (tiles, blocks, ib, config.oc_tile, ob)))
+        between = _between(parameters, op.attrs.get("between", ()), ib)
         return depthwise_pointwise(data, first, second, oc_blocks, op.attrs["stride"], op.attrs["dilation"], between)
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
@@ -86,14 +86,14 @@ class DepthwisePointwise(Algorithm):
         return schedules.schedule(func, config)
 
 
-def _between(lowering: Lowering, steps: Sequence[tuple[str, Any, int | None]], block: int) -> Any:
+def _between(parameters: Parameters, steps: Sequence[tuple[str, Any, int | None]], block: int) -> Any:
     """What `steps`, each (operator, attributes, input that is its second operand), make of a value at an index."""
     operands: dict[int, te.Tensor] = {}
     for _, _, index in steps:
         if index is not None and index not in operands:
-            size = lowering.values[index].size
+            size = parameters.values[index].size
             blocked = Packing("blocked", (1, -(-size // block), 1, 1, block))
-            operands[index] = lowering.constant(index, Packing("plain", (1,)) if size == 1 else blocked)
+            operands[index] = parameters.constant(index, Packing("plain", (1,)) if size == 1 else blocked)
 
     def value_at(value: Expr, n: Expr, c: Expr, h: Expr, w: Expr, v: Expr) -> Expr:
         for kind, attrs, index in steps:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 #: Cycles to copy one element into its lane, where the elements come from one vector: 7.5 to 10 for a vector of 16 were
 #: measured, and 60 where they come from eight.
@@ -99,16 +99,16 @@ class GroupedWindowed(_Grouped):
         steps = workload.output[0] * windows * ic_group * kh * kw
         return steps * _tile_cycles(workload, config.oh_tile, config.ow_tile) / 0.8 / num_threads
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.grouped`."""
         data, groups, block = (
-            lowering.data(op.args[0], op.attrs["border"]),
+            parameters.data(op.args[0], op.attrs["border"]),
             op.attrs["groups"],
-            lowering.out.layout.block,
+            parameters.out.layout.block,
         )
-        oc, ic_group, kh, kw = lowering.values[op.args[1]].shape
+        oc, ic_group, kh, kw = parameters.values[op.args[1]].shape
         packing = Packing("windowed", windowed_shape(oc, ic_group, groups, (kh, kw), block), (groups,))
-        weight = lowering.constant(op.args[1], packing)
+        weight = parameters.constant(op.args[1], packing)
         return windowed_conv2d(data, weight, oc, groups, op.attrs["stride"], op.attrs["dilation"])
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
@@ -144,11 +144,11 @@ class GroupedLanewise(_Grouped):
         copies = vectors * read_rows * read_columns * sources * block * _COPY
         return (arithmetic + copies) / num_threads
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.grouped`."""
-        data, block = lowering.data(op.args[0], op.attrs["border"]), lowering.out.layout.block
-        oc, ic_group, kh, kw = lowering.values[op.args[1]].shape
-        weight = lowering.constant(op.args[1], Packing("lanewise", (-(-oc // block), ic_group, kh, kw, block)))
+        data, block = parameters.data(op.args[0], op.attrs["border"]), parameters.out.layout.block
+        oc, ic_group, kh, kw = parameters.values[op.args[1]].shape
+        weight = parameters.constant(op.args[1], Packing("lanewise", (-(-oc // block), ic_group, kh, kw, block)))
         attrs = op.attrs
         return lanewise_conv2d(data, weight, oc, attrs["groups"], attrs["stride"], attrs["dilation"])
 

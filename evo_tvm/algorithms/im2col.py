@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 #: What a core reads from the last cache and from its second cache, in bytes a cycle.
 _LAST_CACHE, _SECOND_CACHE = 6.0, 16.0
@@ -72,14 +72,14 @@ class Im2col(Algorithm):
         traffic = sizes.weight_bytes / target.memory_bytes_per_cycle + (blocks - 1) * sizes.weight_bytes / again
         return (arithmetic + copies) / num_threads + traffic
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.im2col`."""
-        data = lowering.data(op.args[0], op.attrs["border"])
-        ib, ob = int(data.shape[4]), lowering.out.layout.block
-        oc, _, kh, kw = lowering.values[op.args[1]].shape
+        data = parameters.data(op.args[0], op.attrs["border"])
+        ib, ob = int(data.shape[4]), parameters.out.layout.block
+        oc, _, kh, kw = parameters.values[op.args[1]].shape
         oc_blocks = -(-oc // ob)
         shape = (-(-oc_blocks // config.oc_tile), int(data.shape[1]) * kh * kw * ib, config.oc_tile, ob)
-        weight = lowering.constant(op.args[1], Packing("im2col", shape, (ib,)))
+        weight = parameters.constant(op.args[1], Packing("im2col", shape, (ib,)))
         return im2col_conv2d(data, weight, oc_blocks, (kh, kw), op.attrs["stride"], op.attrs["dilation"])
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:

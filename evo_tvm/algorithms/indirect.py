@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 #: Share of the multiply-add peak that is left beside working out pointers: 10 to 20 % below the direct convolution.
 _SHARE = 0.8
@@ -69,17 +69,17 @@ class Indirect(Algorithm):
         reading = passes * sizes.weight_bytes / (_SECOND_CACHE if kept else _LAST_CACHE)
         return max(arithmetic, reading) / num_threads + sizes.weight_bytes / target.memory_bytes_per_cycle
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.indirect`."""
-        border, block = op.attrs["border"], lowering.out.layout.block
-        data = lowering.data(op.args[0], border)
-        oc, _, kh, kw = lowering.values[op.args[1]].shape
-        image = lowering.values[op.args[0]].shape[2:]
+        border, block = op.attrs["border"], parameters.out.layout.block
+        data = parameters.data(op.args[0], border)
+        oc, _, kh, kw = parameters.values[op.args[1]].shape
+        image = parameters.values[op.args[0]].shape[2:]
         places = _places(image, (kh, kw), op.attrs["stride"], op.attrs["dilation"], op.attrs["padding"], border)
-        table, oc_blocks, ib = lowering.table(places), -(-oc // block), int(data.shape[4])
+        table, oc_blocks, ib = parameters.table(places), -(-oc // block), int(data.shape[4])
         shape = (-(-oc_blocks // config.oc_tile), kh * kw, int(data.shape[1]), ib, config.oc_tile, block)
-        weight = lowering.constant(op.args[1], Packing("indirect", shape))
-        return indirect_conv2d(data, table, weight, oc_blocks, lowering.image)
+        weight = parameters.constant(op.args[1], Packing("indirect", shape))
+        return indirect_conv2d(data, table, weight, oc_blocks, parameters.image)
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
         """See `evo_tvm.schedules.indirect`."""

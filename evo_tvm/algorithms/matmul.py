@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 
 class Matmul(Algorithm):
@@ -49,13 +49,13 @@ class Matmul(Algorithm):
         steps = image_cycles(panels, 1, left[-2], config.panel_tile, 1, config.row_tile, operand=operand_of(target))
         return batch * (left[-1] * steps / 0.95 + 2 * right[-2] * right[-1]) / num_threads
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.matmul`: (*batch, rows, panels, lanes)."""
         left, right = (
-            lowering.strided(op.args[i], op.attrs[f"{side}_shape"], op.attrs[f"{side}_strides"])
+            parameters.strided(op.args[i], op.attrs[f"{side}_shape"], op.attrs[f"{side}_strides"])
             for i, side in enumerate(("left", "right"))
         )
-        return matmul(left, right, config.depth_chunk, config.panel_tile, lowering.lanes)
+        return matmul(left, right, config.depth_chunk, config.panel_tile, parameters.lanes)
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
         """See `evo_tvm.schedules.dense`."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 #: Terms of a panel of weights in the first cache: enough that putting sums aside costs 1 or 2 %.
 _PANEL_TERMS = 144
@@ -102,12 +102,12 @@ class SpatialPack(Algorithm):
         weights = s.weight_bytes / target.memory_bytes_per_cycle
         return arithmetic / num_threads + (0.2 * weights if config.prefetch else weights)
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.conv2d`."""
-        data = lowering.data(op.args[0], op.attrs["border"])
-        ib, ob = int(data.shape[4]), lowering.out.layout.block
-        oc, ic, kh, kw = lowering.values[op.args[1]].shape
-        step, four = reduction_step(ic, ib), dot_terms(lowering.values[op.args[0]].dtype)
+        data = parameters.data(op.args[0], op.attrs["border"])
+        ib, ob = int(data.shape[4]), parameters.out.layout.block
+        oc, ic, kh, kw = parameters.values[op.args[1]].shape
+        step, four = reduction_step(ic, ib), dot_terms(parameters.values[op.args[0]].dtype)
         ic_blocks, oc_blocks = -(-ic // step), -(-oc // ob)
         chunk = config.depth_chunk or ic_blocks
         outer = (-(-oc_blocks // config.oc_tile), ic_blocks // chunk)
@@ -122,10 +122,10 @@ class SpatialPack(Algorithm):
             ob,
             *four,
         )
-        weight = lowering.constant(op.args[1], Packing(kind, shape))
+        weight = parameters.constant(op.args[1], Packing(kind, shape))
         attrs = op.attrs
         shifts = attrs["stride"], attrs["dilation"]
-        return conv2d(data, weight, oc_blocks, *shifts, attrs["groups"], config.depth_outer, lowering.centre(op))
+        return conv2d(data, weight, oc_blocks, *shifts, attrs["groups"], config.depth_outer, parameters.centre(op))
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
         """See `evo_tvm.schedules.spatial_pack`."""

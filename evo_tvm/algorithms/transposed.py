@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 
 class Transposed(Algorithm):
@@ -79,16 +79,16 @@ class Transposed(Algorithm):
         arithmetic = steps * cycles / 0.9
         return arithmetic / num_threads + ic * oc * kh * kw * 4 / target.memory_bytes_per_cycle
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.transposed`."""
-        data, attrs, ob = lowering.data(op.args[0], op.attrs["border"]), op.attrs, lowering.out.layout.block
-        _, oc, kh, kw = lowering.values[op.args[1]].shape
+        data, attrs, ob = parameters.data(op.args[0], op.attrs["border"]), op.attrs, parameters.out.layout.block
+        _, oc, kh, kw = parameters.values[op.args[1]].shape
         ic_blocks, ib, oc_blocks = int(data.shape[1]), int(data.shape[4]), -(-oc // ob)
         stride, cut = attrs["stride"], attrs["padding"][:2]
         taps = (math.ceil(kh / stride[0]), math.ceil(kw / stride[1]))
         shape = (*stride, -(-oc_blocks // config.oc_tile), ic_blocks, *taps, ib, config.oc_tile, ob)
-        weight = lowering.constant(op.args[1], Packing("transposed", shape, cut))
-        return transposed_conv2d(data, weight, oc_blocks, (kh, kw), attrs["dilation"], cut, lowering.image)
+        weight = parameters.constant(op.args[1], Packing("transposed", shape, cut))
+        return transposed_conv2d(data, weight, oc_blocks, (kh, kw), attrs["dilation"], cut, parameters.image)
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
         """See `evo_tvm.schedules.transposed`."""

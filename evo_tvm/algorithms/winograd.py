@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tvm.s_tir import Schedule
 
     from evo_tvm.graph import Op
-    from evo_tvm.kernels.lower_group import Lowering
+    from evo_tvm.kernels.parameters import Parameters
 
 #: What a core reads from the last cache and from its second cache, in bytes a cycle.
 _LAST_CACHE, _SECOND_CACHE = 6.0, 16.0
@@ -157,17 +157,17 @@ class _Winograd(Algorithm):
         best = min(range(1, math.ceil(down / num_threads) + 1), key=lambda rows: traffic(rows) + waiting(rows))
         return best, traffic(best)
 
-    def stage(self, lowering: Lowering, op: Op, config: Config) -> te.Tensor:
+    def stage(self, parameters: Parameters, op: Op, config: Config) -> te.Tensor:
         """See `evo_tvm.kernels.winograd`."""
-        data = lowering.data(op.args[0], op.attrs["border"])
-        oc, ic = lowering.values[op.args[1]].shape[:2]
-        block = lowering.out.layout.block
+        data = parameters.data(op.args[0], op.attrs["border"])
+        oc, ic = parameters.values[op.args[1]].shape[:2]
+        block = parameters.out.layout.block
         lanes = config.oc_tile * block
-        if lowering.values[op.args[0]].dtype == "uint8":
+        if parameters.values[op.args[0]].dtype == "uint8":
             packing = Packing(f"{self.name}_bytes", pair_shape(oc, ic, lanes))
         else:
             packing = Packing(self.name, transformed_shape(oc, ic, self.transform, lanes))
-        return winograd_conv2d(data, lowering.constant(op.args[1], packing), lowering.image, self.transform, block)
+        return winograd_conv2d(data, parameters.constant(op.args[1], packing), parameters.image, self.transform, block)
 
     def schedule(self, func: tirx.PrimFunc, config: Config, target: Target) -> Schedule:
         """See `evo_tvm.schedules.winograd`."""
