@@ -9,6 +9,8 @@
 
 enum { kMaxRank = 16, kFormat = 1 };
 
+/* ---- fail.c ------------------------------------------------------------------------------------------------------ */
+
 /* Prints one line, "evo-run: WHERE: what", and ends the program with status 1. `where` may be NULL. */
 _Noreturn void fail(const char* where, const char* what, ...) __attribute__((format(printf, 2, 3)));
 /* `bytes` of zeroed memory at a multiple of 64; fails where there is none. */
