@@ -75,6 +75,18 @@ class Decision:
         return next((c for c in self.considered if c.algorithm == self.algorithm and not c.refused), None)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What kernels take together. measured: all of them; else some are predicted."""
+
+    ms: float
+    measured: bool
+
+
+#: Kernels of a graph -> what they take; None where nobody knows.
+Times = Callable[[Graph, Sequence[Group]], Known | None]
+
+
 def decide(
     workload: Workload,
     target: Target,
@@ -126,19 +138,18 @@ def decide(
     return Decision(best.algorithm, best.config, "estimated", considered)
 
 
-def known_times(
-    target: Target, num_threads: int, log: Log, ranking: Ranking
-) -> Callable[[Graph, Sequence[Group]], float | None]:
-    """What kernels with a choice of algorithms take together in milliseconds, each with what is decided for it; None
-    where one of them was neither measured nor can be predicted."""
+def known_times(target: Target, num_threads: int, log: Log, ranking: Ranking) -> Times:
+    """What kernels with a choice of algorithms take together, each with what is decided for it; None where one of them
+    was neither measured nor can be predicted."""
 
-    def times(graph: Graph, groups: Sequence[Group]) -> float | None:
+    def times(graph: Graph, groups: Sequence[Group]) -> Known | None:
         workloads = [workload_of(graph, group) for group in groups if group.anchor.kind in ALGORITHMS]
         ranking.prepare(workloads)
         taken = [decide(workload, target, num_threads, log, ranking=ranking).taken for workload in workloads]
         if any(each is None or each.source == "rule" for each in taken):
             return None
-        return sum(each.latency_ms for each in taken if each is not None)
+        found = [each for each in taken if each is not None]
+        return Known(sum(each.latency_ms for each in found), all(each.source == "log" for each in found))
 
     return times
 

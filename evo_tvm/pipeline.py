@@ -13,7 +13,7 @@ import tvm
 from evo_tvm import __version__
 from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.artifact import Artifact
-from evo_tvm.decide import Knowledge, known_times
+from evo_tvm.decide import Knowledge, Times, known_times
 from evo_tvm.decide_tile import tile_of_image
 from evo_tvm.dump import Dump, graph_text
 from evo_tvm.errors import UsageError
@@ -54,7 +54,7 @@ from evo_tvm.passes.replace_mean_with_global_pool import replace_mean_with_globa
 from evo_tvm.passes.simplify_powers import simplify_powers
 from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.plan.choose_algorithms import Explained, choose_algorithms
-from evo_tvm.plan.choose_layouts import Layout, Times, choose_layouts
+from evo_tvm.plan.choose_layouts import Layout, choose_layouts
 from evo_tvm.plan.drop_roundings import drop_roundings
 from evo_tvm.plan.find_float_layers import find_float_layers
 from evo_tvm.plan.fold_permutes import fold_permutes

@@ -14,6 +14,7 @@ from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.errors import UsageError
 from evo_tvm.frontend import import_onnx
 from evo_tvm.pipeline import CLEAN_UP, kernel_graph
+from evo_tvm.plan.choose_layouts import other_layouts
 from evo_tvm.plan.fuse_depthwise_pointwise import fuse_depthwise_pointwise
 from evo_tvm.target import Target, resolve
 from evo_tvm.tune.fixed_kernels import functions
@@ -139,6 +140,8 @@ def _kernels(
     for step in CLEAN_UP:
         module = step(module)
     apart = kernel_graph(module, target).graph
-    joined = fuse_depthwise_pointwise(apart, target, 1, Log())  # measured both ways, they can be compared
-    groups = [(graph, group) for graph in (apart, joined) for group in graph.groups if group.anchor.kind in ALGORITHMS]
+    # Measured in all layouts, and joined and not, they can be compared.
+    laid = (apart, *other_layouts(apart, target))
+    graphs = [each for graph in laid for each in (graph, fuse_depthwise_pointwise(graph, target, 1, Log()))]
+    groups = [(graph, group) for graph in graphs for group in graph.groups if group.anchor.kind in ALGORITHMS]
     return tuple(dict.fromkeys(workload_of(graph, group) for graph, group in groups)), tuple(functions(apart))

@@ -5,16 +5,18 @@ do not may take half of that, where fewer idle lanes and bytes pay for shorter v
 writes side by side (the operands of an addition, both sides of a depthwise convolution) share a block; a convolution
 reads one block and writes another, so that a change of layout happens inside it and never costs a transform.
 
-An estimate of the cycles proposes; where the kernels' times are known, measured or predicted, they decide.
+An estimate of the cycles proposes; where the kernels' times are known they decide. What is only predicted does not
+overrule what was measured.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from evo_tvm.decide import Known, Times
 from evo_tvm.graph import Graph, Group, Value
 from evo_tvm.kernels.elementwise import EXPRESSIONS
 from evo_tvm.target import Target
@@ -29,14 +31,12 @@ _LAST_CACHE, _SECOND_CACHE = 6.0, 32.0
 #: Known times have to promise this much before they overrule the estimate.
 _WORTH = 0.9
 
-#: Kernels of a graph -> milliseconds that they take together; None where nobody knows.
-Times = Callable[[Graph, Sequence[Group]], float | None]
-
 
 @dataclass(frozen=True)
 class Layout:
     """Tensors that share a block of channels. cycles: what each block that was weighed costs by the estimate; times_ms:
-    what the kernels that read or write them take with it, where that is known. reason: "estimated" or "predicted"."""
+    what the kernels that read or write them take with it, where that is known. reason: "estimated", "predicted" or
+    "measured"."""
 
     tensors: tuple[str, ...]
     block: int
@@ -79,17 +79,29 @@ def _choose(
     estimated = Layout(tuple(sorted(component)), best, "estimated", cycles, {})
     if times is None:
         return estimated
-    known: dict[int, float] = {}
+    known: dict[int, Known] = {}
     for block in blocks:
         laid = _with_blocks(graph, [replace(estimated, block=block)], target, plain)
-        ms = times(laid, [group for group in laid.groups if {*group.inputs, *group.outputs} & component])
-        if ms is None:
+        found = times(laid, [group for group in laid.groups if {*group.inputs, *group.outputs} & component])
+        if found is None:
             return estimated
-        known[block] = ms
-    fastest = min(blocks, key=lambda block: known[block])
-    if known[fastest] < _WORTH * known[best]:
-        return replace(estimated, block=fastest, reason="predicted", times_ms=known)
-    return replace(estimated, times_ms=known)
+        known[block] = found
+    estimated = replace(estimated, times_ms={block: found.ms for block, found in known.items()})
+    fastest = min(blocks, key=lambda block: known[block].ms)
+    alike = known[fastest].measured or not known[best].measured
+    if not alike or known[fastest].ms >= _WORTH * known[best].ms:
+        return estimated
+    return replace(estimated, block=fastest, reason="measured" if known[fastest].measured else "predicted")
+
+
+def other_layouts(graph: Graph, target: Target) -> Iterator[Graph]:
+    """The graph with each of the blocks that the estimate passes over, one at a time: what is to be measured, too."""
+    _, layouts = choose_layouts(graph, target)
+    plain = frozenset(graph.values) - frozenset().union(*_components(graph))
+    for layout in layouts:
+        for block in layout.cycles:
+            if block != layout.block:
+                yield _with_blocks(graph, [replace(layout, block=block)], target, plain)
 
 
 def _with_blocks(graph: Graph, layouts: Sequence[Layout], target: Target, plain: frozenset[str]) -> Graph:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from evo_tvm.decide import Known
 from evo_tvm.graph import Graph, Group
-from evo_tvm.plan.choose_layouts import Layout, choose_layouts
+from evo_tvm.plan.choose_layouts import Layout, choose_layouts, other_layouts
 from evo_tvm.plan.fuse_epilogues import fuse_epilogues
 from evo_tvm.target import resolve
 from tests.plan.graphs import Draft
@@ -78,13 +79,15 @@ def test_few_bytes_lie_in_fours() -> None:
 
 
 def test_known_times_overrule_the_estimate_where_they_promise_enough() -> None:
-    def chosen(half_ms: float | None) -> tuple[Any, Layout]:
+    def chosen(half_ms: float | None, whole_measured: bool = False, half_measured: bool = False) -> tuple[Any, Layout]:
         d = Draft()
         d.conv("b", d.conv("a", d.input("x", 1, 3, 14, 14), 8), 32)
 
-        def times(graph: Graph, groups: Sequence[Group]) -> float | None:
+        def times(graph: Graph, groups: Sequence[Group]) -> Known | None:
             assert [group.output for group in groups] == ["a", "b"]
-            return 1.0 if "blocks" not in groups[0].anchor.attrs else half_ms
+            if "blocks" not in groups[0].anchor.attrs:
+                return Known(1.0, whole_measured)
+            return None if half_ms is None else Known(half_ms, half_measured)
 
         graph, (layout,) = choose_layouts(d.graph("b"), resolve("x86-64-v4"), times)
         return graph.groups[0].anchor.attrs.get("blocks"), layout
@@ -95,3 +98,15 @@ def test_known_times_overrule_the_estimate_where_they_promise_enough() -> None:
     assert taken is None and (layout.block, layout.reason) == (16, "predicted")
     assert layout.tensors == ("a",) and layout.times_ms == {16: 1.0, 8: 1.2} and layout.cycles[8] < layout.cycles[16]
     assert layout.as_json()["times_ms"] == {"16": 1.0, "8": 1.2}
+    assert chosen(1.2, half_measured=True)[0] == (1, 8), "what is predicted does not overrule what was measured"
+    assert chosen(1.2, True, True)[1].reason == "measured" and chosen(1.2, True, False)[1].reason == "measured"
+
+
+def test_the_other_layouts_are_those_that_the_estimate_passes_over() -> None:
+    d = Draft()
+    d.conv("c", d.conv("b", d.conv("a", d.input("x", 1, 3, 14, 14), 8), 32), 24)
+    target = resolve("x86-64-v4")
+    made = [[g.anchor.attrs.get("blocks") for g in graph.groups] for graph in other_layouts(d.graph("c"), target)]
+    assert blocks(d, "c") == {"a": (1, 8), "b": (8, 16), "c": None}
+    assert made == [[None, None, None], [None, None, (16, 8)]]
+    assert not [*other_layouts(d.graph("b"), resolve("cortex-a72"))], "blocks of four are not halved"
