@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evo_tvm.gates.costs import Costs
@@ -96,3 +96,8 @@ def findings(hooks: Sequence[Hook], names: Sequence[str], costs: Costs, choice: 
             skip += 1
         found.append(GateFinding(name, hook.kind, hook.site, threshold, rate, saved, own, parameters, reason))
     return tuple(found)
+
+
+def without_gates(found: Sequence[GateFinding], reason: str) -> tuple[GateFinding, ...]:
+    """None of those that were to be attached is."""
+    return tuple(replace(one, reason=reason) if one.attached else one for one in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import evo_tvm
 from evo_tvm.errors import InputError, ModelError, UsageError
 from evo_tvm.gates.hook import Kind
 from evo_tvm.gates.hooks_file import load_hooks
+from evo_tvm.gates.workbench import Workbench
 from tests.command_line import evo
 from tests.gates.networks import residual_network
 from tests.gates.test_sites import plain_network
@@ -39,6 +41,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "test": save(folder, "test", 0, 1000),
         "folder": folder,
     }
+
+
+def test_gates_with_which_the_model_is_not_faster_are_not_attached(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify, slow = Workbench.verify, [1.02]
+
+    def verified(*arguments: Any) -> tuple[float, float]:
+        accuracy, latency = verify(*arguments)
+        return accuracy, slow.pop() if slow else latency
+
+    monkeypatch.setattr(Workbench, "verify", verified)
+    found = evo_tvm.gate(SMALL, files["train"], holdout=files["holdout"], max_drop=0.05, samples=500, epochs=2)
+    assert not slow and found.hooks == () and found.artifact.manifest.gates == ()
+    assert not any(gate.attached for gate in found.report.gates)
+    assert "with the gates together the model takes 102.0% of its time" in {g.reason for g in found.report.gates}
+    assert found.report.measured[0] == found.report.ungated
 
 
 def test_the_command_makes_a_model_that_is_faster_and_nearly_as_accurate(files: dict[str, Path]) -> None:
