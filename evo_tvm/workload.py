@@ -40,6 +40,10 @@ def few_block(dtype: str) -> int:
     return 4 if dtype == "uint8" else 1
 
 
+#: A workload, its epilogue, and what is between its convolutions.
+Fused = tuple["Workload", tuple[str, ...], tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class Workload:
     """What a kernel computes, apart from how.
@@ -47,7 +51,8 @@ class Workload:
     operator: the anchor's kind ("conv2d", ...). shapes: logical shapes of the anchor's operands (N, C, H, W and O, I,
     KH, KW for a convolution), of all that the kernel reads where there is no choice of algorithms; output: of its
     result. attrs: its static attributes, sorted. epilogue: the elementwise
-    operators fused behind it, which are a feature beside the key, not part of it.
+    operators fused behind it, which are a feature beside the key, not part of it; so is between: those between the two
+    convolutions of a depthwise_pointwise.
     """
 
     operator: str
@@ -56,6 +61,12 @@ class Workload:
     attrs: tuple[tuple[str, tuple[int, ...]], ...] = ()
     dtype: str = "float32"
     epilogue: tuple[str, ...] = field(default=(), compare=False)
+    between: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def kernel(self) -> Fused:
+        """What tells kernels apart: the workload, and all that is fused with it."""
+        return self, self.epilogue, self.between
 
     @property
     def attributes(self) -> Mapping[str, tuple[int, ...]]:
@@ -70,7 +81,9 @@ class Workload:
         return " ".join(part for part in (self.operator, shapes, attrs, self.dtype) if part)
 
     @staticmethod
-    def from_key(key: str, output: Sequence[int], epilogue: Sequence[str] = ()) -> Workload:
+    def from_key(
+        key: str, output: Sequence[int], epilogue: Sequence[str] = (), between: Sequence[str] = ()
+    ) -> Workload:
         """The workload that `key` spells. Raises ValueError: it spells none."""
         operator, *parts, dtype = key.split(" ")
         shapes = [part for part in parts if "=" not in part]
@@ -82,6 +95,7 @@ class Workload:
             tuple((name, tuple(map(int, value.split(",")))) for name, value in attrs),
             dtype,
             tuple(map(str, epilogue)),
+            tuple(map(str, between)),
         )
 
 
@@ -106,6 +120,7 @@ def workload_of(graph: Graph, group: Group) -> Workload:
         tuple(sorted(attrs.items())),
         operands[0].dtype if operands else output.dtype,
         tuple(op.kind for op in group.ops[1:]),
+        tuple(kind for kind, _, _ in anchor.attrs.get("between", ())),
     )
 
 

@@ -159,9 +159,16 @@ def _sizes(
 
 def epilogue_cycles(workload: Workload, target: Target) -> float:
     """Of all that is computed element by element, on one thread."""
-    kinds = (workload.operator, *workload.epilogue)
-    each = sum(cycles for name, cycles in _EPILOGUE_CYCLES.items() for kind in kinds if kind in _EPILOGUE[name])
-    return each * math.prod(workload.output) / target.lanes_f32
+    found = _elementwise_cycles((workload.operator, *workload.epilogue)) * math.prod(workload.output)
+    if workload.between:
+        hidden = (workload.output[0], workload.shapes[0][1], *workload.output[2:])
+        found += _elementwise_cycles(workload.between) * math.prod(hidden)
+    return found / target.lanes_f32
+
+
+def _elementwise_cycles(kinds: Iterable[str]) -> float:
+    """Of a vector."""
+    return sum(cycles for kind in kinds for name, cycles in _EPILOGUE_CYCLES.items() if kind in _EPILOGUE[name])
 
 
 def _panel_terms(shape: Geometry) -> float:

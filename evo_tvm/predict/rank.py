@@ -12,7 +12,7 @@ from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.predict.features import rule_cycles
 from evo_tvm.predict.model import Prediction, Predictor
 from evo_tvm.target import Target
-from evo_tvm.workload import Workload
+from evo_tvm.workload import Fused, Workload
 
 #: Configurations of a kernel and algorithm that are compared: the quickest by the analytic rule, and random ones.
 _BY_RULE, _RANDOM = 24, 24
@@ -47,36 +47,36 @@ class Ranking:
         # Configurations were compared by themselves; what corrects for whole models has seen one of each kernel.
         self.predictor = predictor.source or predictor if predictor is not None else None
         self.target, self.num_threads, self.left_out = target, num_threads, left_out
-        self._found: dict[tuple[Workload, tuple[str, ...], str], list[Ranked]] = {}
+        self._found: dict[tuple[Fused, str], list[Ranked]] = {}
 
     def prepare(self, workloads: Iterable[Workload]) -> None:
         """Ranks the configurations of all of them in one prediction."""
         if self.predictor is None:
             return
         wanted = {
-            (workload, workload.epilogue, name): workload
+            (workload.kernel, name): workload
             for workload in workloads
             for name, algorithm in ALGORITHMS.get(workload.operator, {}).items()
-            if (workload, workload.epilogue, name) not in self._found
+            if (workload.kernel, name) not in self._found
             and not self.predictor.why_not(workload, name, self.target, self.num_threads)
             and algorithm.refusal(workload, self.target) is None
             and not self.left_out(workload, name)
         }
         kernels = [
             (workload, name, config)
-            for (_, _, name), workload in wanted.items()
+            for (_, name), workload in wanted.items()
             for config in candidates(workload, name, self.target, self.num_threads)
         ]
         if not kernels:
             return
         predicted = self.predictor.predict(kernels, self.target, self.num_threads)
         rows = zip(kernels, predicted, strict=True)
-        for key, group in itertools.groupby(rows, key=lambda row: (row[0][0], row[0][0].epilogue, row[0][1])):
-            self._found[key] = _ordered([Ranked(key[2], config, prediction) for (_, _, config), prediction in group])
+        for key, group in itertools.groupby(rows, key=lambda row: (row[0][0].kernel, row[0][1])):
+            self._found[key] = _ordered([Ranked(key[1], config, prediction) for (_, _, config), prediction in group])
 
     def ranked(self, workload: Workload, algorithm: str) -> list[Ranked]:
         """Configurations from the quickest on; none where nothing can be predicted."""
-        key = (workload, workload.epilogue, algorithm)
+        key = (workload.kernel, algorithm)
         if key not in self._found:
             self.prepare([workload])
         return self._found.setdefault(key, [])

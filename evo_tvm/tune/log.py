@@ -90,6 +90,7 @@ class Record:
             "workload": self.workload.key,
             "output": list(self.workload.output),
             "epilogue": list(self.workload.epilogue),
+            **({"between": list(self.workload.between)} if self.workload.between else {}),
             "target": self.target,
             "threads": self.threads,
             "algorithm": self.algorithm,
@@ -115,7 +116,9 @@ class Record:
         if not all(0 < sample < math.inf for sample in samples) or threads < 1 or min(output, default=1) < 1:
             raise ValueError
         return Record(
-            workload=Workload.from_key(fields["workload"], fields["output"], fields["epilogue"]),
+            workload=Workload.from_key(
+                fields["workload"], fields["output"], fields["epilogue"], fields.get("between", ())
+            ),
             target=str(fields["target"]),
             algorithm=str(fields["algorithm"]),
             config=dict(fields["config"]),
@@ -128,7 +131,7 @@ class Record:
         )
 
 
-#: What every line has, beside its provenance; "error" only where there was one.
+#: What every line has, beside its provenance; some have an "error", or what is "between" two convolutions.
 _KINDS: Mapping[str, type] = {
     "workload": str,
     "output": list,
@@ -145,7 +148,7 @@ _KINDS: Mapping[str, type] = {
 _UNITS: Mapping[str, str] = {"time": "ms", "instructions": "kinstructions", "emulated": "emulated_ms"}
 #: A checksum of all others; lines that somebody has written by hand need none.
 _CHECK = "check"
-_FIELDS = frozenset((*_KINDS, *_UNITS.values(), "error", _CHECK))
+_FIELDS = frozenset((*_KINDS, *_UNITS.values(), "between", "error", _CHECK))
 #: How `Record.to_json` begins a line.
 _BEGIN = '{"workload":"'
 

@@ -32,7 +32,7 @@ from evo_tvm.tune.build_batch import Batch, being_built, build_batch
 from evo_tvm.tune.forked import Forked
 from evo_tvm.tune.one_kernel import Candidate
 from evo_tvm.tune.timer import WAITING
-from evo_tvm.workload import Workload
+from evo_tvm.workload import Fused, Workload
 
 #: max |difference| / max |result| between configurations: what Winograd may lose, and no more.
 TOLERANCE = 1e-3
@@ -163,7 +163,7 @@ class Measurer:
         self._cache = Cache(root / "cache", _CACHE_BYTES)
         self._here_file = root / "here"
         self._here = np.memmap(self._here_file, np.int64, "w+", shape=(2,))
-        self._references: dict[tuple[str, tuple[str, ...]], Path] = {}
+        self._references: dict[Fused, Path] = {}
         self._building: list[_Work] = []
         self._built: deque[_Work] = deque()
         self._timing: _Work | None = None
@@ -276,7 +276,7 @@ class Measurer:
             "seconds": job.effort.seconds_each * len(kernels),
             "references": {number: str(self._reference(workload)) for number, workload in workloads.items()},
             "tolerances": {
-                number: TOLERANCE if FINITE.issuperset(workload.epilogue) else float("inf")
+                number: TOLERANCE if FINITE.issuperset((*workload.between, *workload.epilogue)) else float("inf")
                 for number, workload in workloads.items()
             },
             "skip": sorted(job.skip),
@@ -340,10 +340,9 @@ class Measurer:
         return self._start_timing(work)
 
     def _reference(self, workload: Workload) -> Path:
-        key = (workload.key, workload.epilogue)
-        if key not in self._references:
-            self._references[key] = Path(self._folder.name) / f"reference_{len(self._references)}.npy"
-        return self._references[key]
+        if workload.kernel not in self._references:
+            self._references[workload.kernel] = Path(self._folder.name) / f"reference_{len(self._references)}.npy"
+        return self._references[workload.kernel]
 
     def known(self, workload: Workload) -> bool:
         """Whether it is known what is correct."""

@@ -18,7 +18,7 @@ from evo_tvm.target import Target
 from evo_tvm.tune.forked import Forked
 from evo_tvm.tune.measure import BUILD_TIMEOUT_S, TOLERANCE, Effort, Job, Result, Results, provenance
 from evo_tvm.tune.one_kernel import Candidate, build_artifact
-from evo_tvm.workload import Workload
+from evo_tvm.workload import Fused, Workload
 
 #: How the name of a board begins whose times are those of an emulator.
 _EMULATED = "emulated"
@@ -36,7 +36,7 @@ class BoardMeasurer:
         self.target, self._connect = target, connect
         self.metric = "time"
         self.provenance: dict[str, Any] = provenance()
-        self._references: dict[tuple[str, tuple[str, ...]], np.ndarray] = {}
+        self._references: dict[Fused, np.ndarray] = {}
 
     def __enter__(self) -> BoardMeasurer:
         """Raises BoardError: there is no board."""
@@ -54,7 +54,7 @@ class BoardMeasurer:
 
     def known(self, workload: Workload) -> bool:
         """Whether it is known what is correct."""
-        return (workload.key, workload.epilogue) in self._references
+        return workload.kernel in self._references
 
     def run(self, propose: Callable[[], Job | None]) -> Iterator[tuple[Job, Results]]:
         """See `evo_tvm.tune.measure.Measurer.run`."""
@@ -86,11 +86,10 @@ class BoardMeasurer:
     def _time(self, artifact: Artifact, kernel: int, workload: Workload, session: Session, effort: Effort) -> Result:
         with RemoteModule(artifact, session) as module:
             result = np.asarray(module(*arbitrary_values(module.inputs)))
-            key = (workload.key, workload.epilogue)
-            expected = self._references.setdefault(key, result)
+            expected = self._references.setdefault(workload.kernel, result)
             scale = max(float(np.max(np.abs(expected.astype(np.float64)))), 1e-30)
             worst = float(np.max(np.abs(result.astype(np.float64) - expected))) / scale
-            if FINITE.issuperset(workload.epilogue) and not worst <= TOLERANCE:
+            if FINITE.issuperset((*workload.between, *workload.epilogue)) and not worst <= TOLERANCE:
                 raise EvoError(f"its result is wrong by {worst:.2g} of the largest value")
             times = module.kernel_times(effort.min_rounds)
             return Result(tuple(times[:, kernel].tolist()))

@@ -37,7 +37,7 @@ def measure_top(
     Raises UsageError: the folder cannot be written.
     """
     check_writable(folder, log_name(target))
-    waiting = list({(w, w.epilogue): w for w in workloads if not _measured(w, target, num_threads, log)}.values())
+    waiting = list({w.kernel: w for w in workloads if not _measured(w, target, num_threads, log)}.values())
     ranking.prepare(waiting)
     jobs: Iterator[Job] = (Job(_top(workload, ranking), (num_threads,)) for workload in waiting)
     source = {**provenance(), "final": True}

@@ -61,8 +61,8 @@ def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
     """A graph of this kernel alone: weights random but always the same, activations from outside.
 
     Epilogue: the first addition is a bias, any further one adds a tensor as large as the result, and so does a blend
-    of bytes; other operators of two operands take a constant for each channel. Bytes are multiplied by signed bytes,
-    and their bias is int32.
+    of bytes; other operators of two operands take a constant for each channel, and so do all between two convolutions.
+    Bytes are multiplied by signed bytes, and their bias is int32.
     """
     in_bytes = workload.dtype == "uint8"
     random = np.random.default_rng(0)
@@ -87,6 +87,12 @@ def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
             activation(shape)
         else:
             constant(shape, "int8" if in_bytes else workload.dtype, max(1, math.prod(shape) // channels))
+    anchor, hidden = anchor_of(workload), workload.shapes[0][1]
+    if workload.between:
+        tensors = [constant((1, hidden, 1, 1), "float32") if kind in _BINARY else None for kind in workload.between]
+        kinds = zip(workload.between, tensors, strict=True)
+        steps = tuple((kind, _ATTRIBUTES.get(kind, {}), tensor) for kind, tensor in kinds)
+        anchor = replace(anchor, attrs={**anchor.attrs, "between": steps})
     operands: list[tuple[int, ...]] = []
     for i, kind in enumerate(workload.epilogue):
         if kind not in _BINARY:
@@ -101,7 +107,7 @@ def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
         Op(kind, (len(values) + k, *others), _ATTRIBUTES.get(kind, {}))
         for k, (kind, others) in enumerate(zip(workload.epilogue, operands, strict=True))
     ]
-    group = Group(KERNEL, tuple(values), ("y",), (anchor_of(workload), *epilogue))
+    group = Group(KERNEL, tuple(values), ("y",), (anchor, *epilogue))
     group = apply_decision(group, workload, Decision(algorithm, config, "", ()))
     values["y"] = Value("y", workload.output, _result(workload))
     return Graph(values, (group,), tuple(inputs), ("y",))

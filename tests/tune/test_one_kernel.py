@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from evo_tvm.algorithms import ALGORITHMS
+from evo_tvm.predict.features import epilogue_cycles
 from evo_tvm.target import resolve
-from evo_tvm.tune.one_kernel import Candidate, planned
-from evo_tvm.workload import Workload
+from evo_tvm.tune.log import append, read_records
+from evo_tvm.tune.one_kernel import KERNEL, Candidate, planned
+from evo_tvm.workload import Workload, workload_of
+from tests.tune.workloads import record
 
 
 @pytest.mark.parametrize(("dtype", "channels", "block"), [("float32", 64, 16), ("uint8", 64, 16), ("uint8", 3, 1)])
@@ -16,3 +21,22 @@ def test_a_pool_is_measured_in_the_layout_that_models_have(dtype: str, channels:
     config = ALGORITHMS["max_pool2d"]["pool"].default(workload, target, 1)
     graph = planned(Candidate(workload, "pool", config), target, 1)
     assert graph.values["x0"].layout.block == block and graph.values["x0"].dtype == dtype
+
+
+@pytest.mark.parametrize("between", [(), ("add", "clip"), ("add", "silu")])
+def test_what_lies_between_two_convolutions_is_measured_too(between: tuple[str, ...], tmp_path: Path) -> None:
+    target = resolve("cascadelake")
+    key = "depthwise_pointwise 1x32x14x14 32x1x3x3 48x32x1x1 dilation=1,1 padding=1,1,1,1 stride=1,1 float32"
+    workload = Workload.from_key(key, (1, 48, 14, 14), ("add",), between)
+    config = ALGORITHMS["depthwise_pointwise"]["depthwise_pointwise"].default(workload, target, 1)
+    graph = planned(Candidate(workload, "depthwise_pointwise", config), target, 1)
+    (group,) = [group for group in graph.groups if group.name == KERNEL]
+    assert workload_of(graph, group).kernel == workload.kernel
+    steps = group.anchor.attrs.get("between", ())
+    assert [graph.values[group.inputs[i]].shape for _, _, i in steps if i is not None] == [(1, 32, 1, 1)][: len(steps)]
+    append(tmp_path, record(workload=workload, algorithm="depthwise_pointwise"))
+    (found,) = read_records(tmp_path, record().target)
+    assert found.workload.kernel == workload.kernel
+    plain = Workload.from_key(key, workload.output, workload.epilogue)
+    added = epilogue_cycles(workload, target) - epilogue_cycles(plain, target)
+    assert added == {(): 0, "clip": 1.0, "silu": 24.5}[between[-1] if between else ()] * 32 * 14 * 14 / 16
