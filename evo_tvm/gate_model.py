@@ -38,6 +38,8 @@ TRAINERS = {"backprop": train_backprop, "forward-forward": train_forward_forward
 #: Instead of a trainer: gates of channels whose hooks follow from the model's own weights.
 UNTRAINED = "near-zero"
 _EPOCHS = 12
+#: Gates with which the model is measured to take more of its time than this are not attached.
+_WORTH = 0.99
 #: Thresholds are tried until so many times of what may be lost is: the curve has them, too.
 _FAR = 3
 
@@ -125,7 +127,7 @@ def attach(bench: Workbench, hooks: Sequence[Hook], judged: Samples, max_drop: f
     found = findings(hooks, gate_names(hooks), costs, choice)
     artifact, final = bench.attach(hooks, found, curve)
     measured = bench.verify(artifact, hooks, judged)
-    if final and measured[1] >= 1:
+    if final and measured[1] > _WORTH:
         found = without_gates(found, f"with the gates together the model takes {measured[1]:.1%} of its time")
         artifact, final = bench.attach(hooks, found, ())
         measured = bench.verify(artifact, hooks, judged)
