@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import tvm
 
 from evo_tvm import __version__
-from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.artifact import Artifact
 from evo_tvm.decide import Knowledge, Times, known_times
 from evo_tvm.decide_tile import tile_of_image
@@ -74,6 +73,7 @@ from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.read_relax import read_relax
 from evo_tvm.plan.tile_branches import tile_branches
 from evo_tvm.plan.unify_bytes import unify_bytes
+from evo_tvm.plan.workloads_to_measure import workloads_to_measure
 from evo_tvm.predict.model import Prediction
 from evo_tvm.predict.predict_groups import predict_groups
 from evo_tvm.runtime.gates import GateInfo
@@ -81,8 +81,6 @@ from evo_tvm.runtime.manifest import Manifest, StayedFloat, TargetInfo
 from evo_tvm.spec import TensorSpec, batched
 from evo_tvm.target import Target, resolve
 from evo_tvm.tune.folders import VARIABLE, user_folder
-from evo_tvm.tune.log import Log
-from evo_tvm.workload import workload_of
 
 if TYPE_CHECKING:
     import onnx
@@ -284,11 +282,8 @@ def measure_best(
         raise UsageError("there is no folder for what is measured", hint=f"{VARIABLE} is off: set it to a folder.")
     apart = kernel_graph(imported.module, target, float_layers).graph
     known = Knowledge.of(target)
-    graphs = apart, fuse_depthwise_pointwise(apart, target, num_threads, Log())
-    groups = [(graph, group) for graph in graphs for group in graph.groups if group.anchor.kind in ALGORITHMS]
-    workloads = [workload_of(graph, group) for graph, group in groups]
     ranking = known.ranking(target, num_threads)
-    measure_top(workloads, target, num_threads, ranking, known.log, folder, progress)
+    measure_top(workloads_to_measure(apart, target), target, num_threads, ranking, known.log, folder, progress)
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,14 @@ from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.errors import UsageError
 from evo_tvm.frontend import import_onnx
 from evo_tvm.pipeline import CLEAN_UP, kernel_graph
-from evo_tvm.plan.choose_layouts import other_layouts
-from evo_tvm.plan.fuse_depthwise_pointwise import fuse_depthwise_pointwise
+from evo_tvm.plan.workloads_to_measure import workloads_to_measure
 from evo_tvm.target import Target, resolve
 from evo_tvm.tune.fixed_kernels import functions
 from evo_tvm.tune.folders import VARIABLE, user_folder
-from evo_tvm.tune.log import Log
 from evo_tvm.tune.one_kernel import Candidate
 from evo_tvm.tune.search import AnyMeasurer, Progress, search
 from evo_tvm.tune.space import Tuned
-from evo_tvm.workload import Workload, workload_of
+from evo_tvm.workload import Workload
 
 if TYPE_CHECKING:
     import onnx
@@ -140,8 +138,4 @@ def _kernels(
     for step in CLEAN_UP:
         module = step(module)
     apart = kernel_graph(module, target).graph
-    # Measured in all layouts, and joined and not, they can be compared.
-    laid = (apart, *other_layouts(apart, target))
-    graphs = [each for graph in laid for each in (graph, fuse_depthwise_pointwise(graph, target, 1, Log()))]
-    groups = [(graph, group) for graph in graphs for group in graph.groups if group.anchor.kind in ALGORITHMS]
-    return tuple(dict.fromkeys(workload_of(graph, group) for graph, group in groups)), tuple(functions(apart))
+    return tuple(dict.fromkeys(workloads_to_measure(apart, target))), tuple(functions(apart))

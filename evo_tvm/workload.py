@@ -50,9 +50,8 @@ class Workload:
 
     operator: the anchor's kind ("conv2d", ...). shapes: logical shapes of the anchor's operands (N, C, H, W and O, I,
     KH, KW for a convolution), of all that the kernel reads where there is no choice of algorithms; output: of its
-    result. attrs: its static attributes, sorted. epilogue: the elementwise
-    operators fused behind it, which are a feature beside the key, not part of it; so is between: those between the two
-    convolutions of a depthwise_pointwise.
+    result. attrs: its static attributes, sorted. epilogue: the elementwise operators fused behind it, between: those
+    between the two convolutions of a depthwise_pointwise; both are features beside the key, not part of it.
     """
 
     operator: str

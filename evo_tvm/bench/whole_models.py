@@ -18,7 +18,6 @@ from evo_tvm.artifact import Artifact
 from evo_tvm.bench.families import model
 from evo_tvm.decide import Knowledge
 from evo_tvm.errors import UsageError
-from evo_tvm.executor.build import NO_KERNEL
 from evo_tvm.executor.link import link_library
 from evo_tvm.files import write_whole
 from evo_tvm.pipeline import assemble, clean, plan
@@ -150,8 +149,8 @@ def kernels_of(which: MeasuredModel, target: Target, num_threads: int = 1) -> li
     Raises UsageError: it was measured when it had others.
     """
     imported = clean(model(which.family, which.width, which.depth, which.size))
-    graph = plan(imported, target, num_threads, known=Knowledge()).graph
-    kernels = [kernel_of(graph, group) for group in graph.groups if group.anchor.kind not in NO_KERNEL]
+    planned = plan(imported, target, num_threads, known=Knowledge())
+    kernels = [kernel_of(planned.graph, group) for group in planned.kernels]
     if len(kernels) != len(which.kernels_ms):
         hint = "Remove it from models.json, and run scripts/measure_models again."
         raise UsageError("this model is compiled to other kernels than were measured", where=which.name, hint=hint)

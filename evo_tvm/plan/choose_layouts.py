@@ -56,10 +56,8 @@ def choose_layouts(graph: Graph, target: Target, times: Times | None = None) -> 
 
     A convolution of at most `FEW_CHANNELS` channels that do not come from a convolution reads them as `few_block` says.
     """
-    components = list(_components(graph))
-    plain = frozenset(graph.values) - frozenset().union(*components)
-    found: list[Layout] = []
-    for component in components:
+    plain, found = _plain(graph), list[Layout]()
+    for component in _components(graph):
         blocks = _blocks(graph, component, target)
         if len(blocks) > 1:
             found.append(_choose(graph, component, blocks, target, plain, times))
@@ -97,30 +95,39 @@ def _choose(
 def other_layouts(graph: Graph, target: Target) -> Iterator[Graph]:
     """The graph with each of the blocks that the estimate passes over, one at a time: what is to be measured, too."""
     _, layouts = choose_layouts(graph, target)
-    plain = frozenset(graph.values) - frozenset().union(*_components(graph))
-    for layout in layouts:
+    plain = _plain(graph)
+    for place, layout in enumerate(layouts):
         for block in layout.cycles:
             if block != layout.block:
-                yield _with_blocks(graph, [replace(layout, block=block)], target, plain)
+                other = replace(layout, block=block)
+                yield _with_blocks(graph, [*layouts[:place], other, *layouts[place + 1 :]], target, plain)
+
+
+def _plain(graph: Graph) -> frozenset[str]:
+    """Tensors that have no blocks: no convolution writes them, or what they share a block with."""
+    return frozenset(graph.values) - frozenset().union(*_components(graph))
 
 
 def _with_blocks(graph: Graph, layouts: Sequence[Layout], target: Target, plain: frozenset[str]) -> Graph:
-    """plain: tensors that no convolution writes."""
+    """The graph in these layouts. plain: see `_plain`."""
     lanes = target.lanes_f32
     chosen = {name: layout.block for layout in layouts if layout.block != lanes for name in layout.tensors}
     groups = []
     for group in graph.groups:
-        name = group.inputs[group.anchor.args[0]] if group.anchor.args else ""
-        if group.anchor.kind in _REBLOCKING | _CHANNELWISE and {name, group.output} & set(chosen):
+        if group.anchor.kind not in _REBLOCKING | _CHANNELWISE:
+            groups.append(group)
+            continue
+        name = group.inputs[group.anchor.args[0]]
+        attrs = {key: value for key, value in group.anchor.attrs.items() if key != "blocks"}
+        if {name, group.output} & set(chosen):
             value = graph.values[name]
             few = value.shape[1] <= FEW_CHANNELS and name in plain
             result = chosen.get(group.output, lanes)
             beside = any(group.anchor.args[0] in op.args for op in group.ops[1:])
             alike = group.anchor.kind in _CHANNELWISE or beside
             read = result if alike else chosen.get(name, few_block(value.dtype) if few else lanes)
-            anchor = replace(group.anchor, attrs={**group.anchor.attrs, "blocks": (read, result)})
-            group = replace(group, ops=(anchor, *group.ops[1:]))
-        groups.append(group)
+            attrs["blocks"] = (read, result)
+        groups.append(replace(group, ops=(replace(group.anchor, attrs=attrs), *group.ops[1:])))
     return graph.with_groups(groups)
 
 

@@ -108,6 +108,9 @@ class Record:
         """The record that `to_json` wrote. Raises KeyError, TypeError, ValueError: it did not, or was altered since."""
         if not all(isinstance(fields[name], kind) for name, kind in _KINDS.items()):
             raise TypeError
+        between = fields.get("between", [])
+        if not isinstance(between, list):
+            raise TypeError
         if _CHECK in fields and fields[_CHECK] != _checksum(fields):
             raise ValueError
         measured = fields["measured"]
@@ -116,9 +119,7 @@ class Record:
         if not all(0 < sample < math.inf for sample in samples) or threads < 1 or min(output, default=1) < 1:
             raise ValueError
         return Record(
-            workload=Workload.from_key(
-                fields["workload"], fields["output"], fields["epilogue"], fields.get("between", ())
-            ),
+            workload=Workload.from_key(fields["workload"], fields["output"], fields["epilogue"], between),
             target=str(fields["target"]),
             algorithm=str(fields["algorithm"]),
             config=dict(fields["config"]),

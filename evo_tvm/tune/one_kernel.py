@@ -87,8 +87,9 @@ def graph_of(workload: Workload, algorithm: str, config: Any) -> Graph:
             activation(shape)
         else:
             constant(shape, "int8" if in_bytes else workload.dtype, max(1, math.prod(shape) // channels))
-    anchor, hidden = anchor_of(workload), workload.shapes[0][1]
+    anchor = anchor_of(workload)
     if workload.between:
+        hidden = workload.shapes[0][1]
         tensors = [constant((1, hidden, 1, 1), "float32") if kind in _BINARY else None for kind in workload.between]
         kinds = zip(workload.between, tensors, strict=True)
         steps = tuple((kind, _ATTRIBUTES.get(kind, {}), tensor) for kind, tensor in kinds)

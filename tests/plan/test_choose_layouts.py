@@ -8,6 +8,7 @@ from evo_tvm.decide import Known
 from evo_tvm.graph import Graph, Group
 from evo_tvm.plan.choose_layouts import Layout, choose_layouts, other_layouts
 from evo_tvm.plan.fuse_epilogues import fuse_epilogues
+from evo_tvm.plan.workloads_to_measure import workloads_to_measure
 from evo_tvm.target import resolve
 from tests.plan.graphs import Draft
 
@@ -108,5 +109,15 @@ def test_the_other_layouts_are_those_that_the_estimate_passes_over() -> None:
     target = resolve("x86-64-v4")
     made = [[g.anchor.attrs.get("blocks") for g in graph.groups] for graph in other_layouts(d.graph("c"), target)]
     assert blocks(d, "c") == {"a": (1, 8), "b": (8, 16), "c": None}
-    assert made == [[None, None, None], [None, None, (16, 8)]]
+    assert made == [[None, None, None], [(1, 8), (8, 16), (16, 8)]]
     assert not [*other_layouts(d.graph("b"), resolve("cortex-a72"))], "blocks of four are not halved"
+
+
+def test_all_layouts_are_measured() -> None:
+    d = Draft()
+    d.conv("b", d.conv("a", d.input("x", 1, 3, 14, 14), 8), 32)
+    target = resolve("x86-64-v4")
+    chosen, _ = choose_layouts(d.graph("b"), target)
+    found = workloads_to_measure(chosen, target)
+    assert {w.attributes.get("blocks") for w in found if w.shapes[0][1] == 3} == {(1, 8), None}
+    assert {w.attributes.get("blocks") for w in found if w.shapes[0][1] == 8} == {(8, 16), None}

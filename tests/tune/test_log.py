@@ -74,6 +74,7 @@ def test_what_is_no_measurement_is_skipped_and_named(line: str, tmp_path: Path) 
         {"workload": "conv2d"},
         {"output": [1, -32, 9, 7]},
         {"config": 3},
+        {"between": "silu"},
         {"measured": "instructions"},
         {"measured": "guessed"},
     ],
