@@ -213,11 +213,14 @@ def _tiled(call: str, tiles: Tiles) -> Iterator[str]:
     yield f"  if (gate_all(on + {tiles.slot}, {tiles.rows * tiles.columns})) {{"
     yield f"  {call}"
     yield "  } else {"
+    shapes = ", ".join(f"{{{r.down}, {r.across}}}" for r in tiles.rectangles)
+    grid = f"on + {tiles.slot}, {tiles.rows}, {tiles.columns}"
+    yield f"    static const GateShape shapes[] = {{{shapes}}};"
     yield f"    GateRectangle found[{tiles.rows * tiles.columns}];"
-    yield f"    int32_t many = gate_rectangles(on + {tiles.slot}, {tiles.rows}, {tiles.columns}, found);"
+    yield f"    int32_t many = gate_rectangles({grid}, shapes, {len(tiles.rectangles)}, found);"
     yield "    for (int32_t i = 0; i < many; ++i) {"
-    yield "      switch (found[i].more_rows * 2 + found[i].more_columns) {"
-    for r in tiles.rectangles:
+    yield "      switch (found[i].shape) {"
+    for number, r in enumerate(tiles.rectangles):
         where = [
             f"gate_origin(found[i].{axis}, {tiles.side}, {tiles.margin}, {size}, {whole})"
             for axis, size, whole in (("row", r.height, tiles.height), ("column", r.width, tiles.width))
@@ -226,7 +229,7 @@ def _tiled(call: str, tiles: Tiles) -> Iterator[str]:
             f"(void*)({_pointer(p)}" + (f" + y * {down} + x * {across})" if down else ")")
             for p, (down, across) in zip(r.arguments, r.strides, strict=True)
         ]
-        yield f"        case {(r.down - 1) * 2 + r.across - 1}: {{"
+        yield f"        case {number}: {{"
         yield f"          const int64_t y = {where[0]}, x = {where[1]};"
         yield f"          if ((code = {r.symbol}({', '.join(moved)}))) return code;"
         yield from ("          break;", "        }")

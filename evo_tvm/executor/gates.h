@@ -43,9 +43,14 @@ static inline void gate_exit(const float* logits, int32_t count, const float* th
   ++counts[0];
 }
 
-/* `down` by `across` tiles, less one, from a tile on. */
+/* `down` by `across` tiles. */
 typedef struct {
-  int32_t row, column, more_rows, more_columns;
+  int32_t down, across;
+} GateShape;
+
+/* Tiles from one on, of the shape that has this number. */
+typedef struct {
+  int32_t row, column, shape;
 } GateRectangle;
 
 static inline int32_t gate_all(const int32_t* on, int32_t count) {
@@ -55,25 +60,26 @@ static inline int32_t gate_all(const int32_t* on, int32_t count) {
   return 1;
 }
 
-/* Covers the tiles that are on with rectangles of at most two by two, each tile once; how many they are. */
-static inline int32_t gate_rectangles(const int32_t* on, int32_t rows, int32_t columns, GateRectangle* found) {
-  int32_t count = 0;
-  uint8_t left[rows * columns];
-  for (int32_t i = 0; i < rows * columns; ++i) left[i] = on[i] != 0;
-  for (int32_t r = 0; r < rows; ++r) {
-    for (int32_t c = 0; c < columns; ++c) {
-      uint8_t* at = left + r * columns + c;
-      if (!at[0]) continue;
-      int32_t right = c + 1 < columns && at[1], below = r + 1 < rows && at[columns];
-      if (right && below && !at[columns + 1]) below = 0; /* no square: the pair beside each other */
-      found[count++] = (GateRectangle){r, c, below, right};
-      at[0] = 0;
-      if (right) at[1] = 0;
-      if (below) at[columns] = 0;
-      if (right && below) at[columns + 1] = 0;
+/* Covers the tiles that are on with rectangles, each tile once: of each shape in turn as many as there is room for, so
+ * the largest shall come first and a single tile last. How many they are. */
+static inline int32_t gate_rectangles(const int32_t* on, int32_t rows, int32_t columns, const GateShape* shapes,
+                                      int32_t count, GateRectangle* found) {
+  int32_t many = 0;
+  int32_t left[rows * columns];
+  memcpy(left, on, sizeof left);
+  for (int32_t s = 0; s < count; ++s) {
+    for (int32_t r = 0; r + shapes[s].down <= rows; ++r) {
+      for (int32_t c = 0; c + shapes[s].across <= columns; ++c) {
+        int32_t* at = left + r * columns + c;
+        int32_t free = 1;
+        for (int32_t i = 0; i < shapes[s].down && free; ++i) free = gate_all(at + i * columns, shapes[s].across);
+        if (!free) continue;
+        for (int32_t i = 0; i < shapes[s].down; ++i) memset(at + i * columns, 0, (size_t)shapes[s].across * sizeof *at);
+        found[many++] = (GateRectangle){r, c, s};
+      }
     }
   }
-  return count;
+  return many;
 }
 
 /* Where a rectangle of `size` pixels begins that holds tile `tile` with its margin and lies within `whole` pixels. */

@@ -45,7 +45,8 @@ class Rectangle:
 class Tiles:
     """Which tiles of an image are computed: decisions from `slot` on, `rows` by `columns` of them.
 
-    side: of a tile; margin: pixels around it that are computed, too; height, width: of the image.
+    side: of a tile; margin: pixels around it that are computed, too; height, width: of the image. rectangles: the
+    largest first.
     """
 
     slot: int

@@ -17,8 +17,8 @@ from evo_tvm.workload import workload_of
 
 #: Convolutions that can be computed in rectangles.
 _TILED = ("conv2d", "depthwise_conv2d")
-#: Tiles, down and across, that one call computes, at most.
-RECTANGLES = ((1, 1), (1, 2), (2, 1), (2, 2))
+#: Tiles, down and across, that one call may compute, the most first: few calls read the weights few times.
+RECTANGLES = ((2, 4), (4, 2), (2, 2), (1, 2), (2, 1), (1, 1))
 
 
 def tile_branches(graph: Graph, target: Target) -> Graph:

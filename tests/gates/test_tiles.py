@@ -48,6 +48,22 @@ def test_every_number_of_tiles(block: int, winograd: bool) -> None:
         assert np.abs(seen - wanted).max() <= ATOL * np.abs(full).max()
 
 
+def test_tiles_together() -> None:
+    model, x = residual_network(channels=32, size=32)
+    site, shortcut = sites(model)[0]
+    tile = shapes(model)[site][2] // 4
+    hooks = [space_hook(site, shortcut, 32, tile)]
+    module = compile_gated(model, hooks, observe=[site]).module()
+    _, full, skipped = compile_gated(model, observe=[site, shortcut]).module()(x)
+    rows, rng = np.arange(16) // 4, np.random.default_rng(0)
+    halves = [rows < 2, rows >= 2, rows % 2 == 0, np.arange(16) % 4 < 2, np.arange(16) % 4 > 1, np.arange(16) != 6]
+    for on in (*halves, *(rng.random(16) < share for share in (0.2, 0.5, 0.5, 0.5, 0.8, 0.8))):
+        module.force({site: on})
+        seen = module(x)[1]
+        wanted = np.where(np.kron(on.reshape(4, 4), np.ones((tile, tile), bool)), full, np.maximum(skipped, 0))
+        assert np.abs(seen - wanted).max() <= ATOL * np.abs(full).max()
+
+
 def test_without_a_shortcut_the_other_tiles_are_zero() -> None:
     model, x = residual_network(channels=32, size=24)
     of, (_, stem) = shapes(model), sites(model)[0]

@@ -191,7 +191,7 @@ def test_convolutions_behind_each_other_are_tiled_with_margins() -> None:
     assert marks["x1"] is None
     group = next(g for g in graph.groups if g.output == "a")
     shape = graph.values["a"].shape
-    assert rectangles(group, shape) == [(1, 1), (1, 2), (2, 1)]
+    assert rectangles(group, shape) == [(1, 2), (2, 1), (1, 1)]
     assert rectangle(group, shape, 1, 1) == (6, 6) and rectangle(group, shape, 1, 2) == (6, 8)
 
 
