@@ -54,8 +54,9 @@ _VISIT_S, _LEAST_QUICK = 0.7, 3
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """One network. runs_ms: the middle of the runs of each visit; kernels_ms: likewise of each kernel, the least of all
-    visits, in the order of calls; both at quick moments of the machine (see `evo_tvm.tune.timer`)."""
+    """One network. runs_ms: the middle of the runs of each visit; kernels_ms: likewise of each kernel, in the order of
+    calls, in the visit in which all of them together took least; both at quick moments of the machine (see
+    `evo_tvm.tune.timer`)."""
 
     family: str
     width: float
@@ -102,8 +103,7 @@ def measure(
                 kernels[which].append(times)
             progress(f"visit {visit + 1} of {visits}")
     return [
-        MeasuredModel(*which, tuple(runs[which]), tuple(np.min(np.stack(kernels[which]), axis=0).tolist()))
-        for which in modules
+        MeasuredModel(*which, tuple(runs[which]), tuple(min(kernels[which], key=np.sum).tolist())) for which in modules
     ]
 
 
@@ -166,12 +166,12 @@ def measure_call(target: Target) -> float:
 
 
 def merged(first: Sequence[MeasuredModel], second: Sequence[MeasuredModel]) -> list[MeasuredModel]:
-    """Visits of both, and the least time of each kernel."""
+    """Visits of both, and the kernels of that in which they took least."""
     found = {each.name: each for each in first}
     for each in second:
         before = found.get(each.name)
         if before is not None and len(before.kernels_ms) == len(each.kernels_ms):
-            least = tuple(map(min, before.kernels_ms, each.kernels_ms))
+            least = min(before.kernels_ms, each.kernels_ms, key=sum)
             each = replace(each, runs_ms=(*before.runs_ms, *each.runs_ms), kernels_ms=least)
         found[each.name] = each
     return list(found.values())

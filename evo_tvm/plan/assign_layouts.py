@@ -21,6 +21,8 @@ from evo_tvm.workload import FEW_CHANNELS, few_block
 #: then holds less of the depth than neighbouring tiles could share. With a stride they share half of each line.
 _ALIAS_BYTES = 1024
 _CONVOLUTIONS = ("conv2d", "conv2d_transpose", "depthwise_conv2d", "depthwise_pointwise")
+#: They read each pixel several times: a vector of channels at a time, or they take longer than a transform before them.
+_POOLS = ("max_pool2d", "avg_pool2d")
 
 #: Kernels that can write their result into a border or into a part of a larger value.
 PLACEABLE = frozenset(EXPRESSIONS) | {
@@ -144,7 +146,8 @@ class _Assigner:
         if kind == "global_avg_pool2d" or len(shape) != 4:
             return 1
         if kind in ("max_pool2d", "avg_pool2d", "channel_slice", "upsample"):
-            return values[group.anchor.args[0]].layout.block
+            block = values[group.anchor.args[0]].layout.block
+            return self.block if kind in _POOLS and block == 1 and shape[1] > FEW_CHANNELS else block
         if kind == "concat":
             block = max(v.layout.block for v in values)
             return block if all(v.shape[1] % block == 0 for v in values) else 1

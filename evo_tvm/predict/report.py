@@ -24,8 +24,11 @@ def _lines(result: Mapping[str, Any], plot: str) -> Iterator[str]:
         f"{result['workloads']} workloads."
     )
     tested = f"{result['tested']} of them, of {result['tested_workloads']} workloads"
-    yield f"Errors are those on {tested}, that were taken with a steady clock;"
-    yield f"{result['no_quick_moment']} more, for which the machine had no quick moment, are left out."
+    yield f"Errors are those on {tested}, that were taken with a steady clock."
+    yield f"Left out are {result['no_quick_moment']} more, for which the machine had no quick moment, and"
+    yield f"{result['disturbed']} of hours in which large kernels took longer than in the quickest hour."
+    for hour, longer in result["disturbed_hours"].items():
+        yield f"That was {longer:.0%} in the hour from {hour or 'unknown'} on."
     yield "Kernels: each workload is predicted from others alone. Whole models: each family of networks is predicted"
     yield "from what is left when every workload that any of its networks has is taken out of the logs."
     yield ""

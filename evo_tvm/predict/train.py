@@ -40,6 +40,8 @@ OBJECTIVES: Sequence[tuple[float, Mapping[str, Any]]] = (
 ROUNDS = 600
 #: What a measurement on several threads counts.
 _SEVERAL_THREADS = 0.3
+#: Characters of a date up to its hour.
+_HOUR = len("2026-11-22T05")
 #: Models of an ensemble; each leaves out the workloads of one part.
 PARTS = 4
 
@@ -49,7 +51,8 @@ class Examples:
     """Measurements as a predictor learns them.
 
     rows: (examples, features). values: milliseconds, or thousands of instructions. kinds, keys: of what, and the
-    workload that it is. revisions: kind -> that of its kernels.
+    workload that it is. revisions: kind -> that of its kernels. hours: when, as 2026-11-22T05; empty where it is not
+    known.
     """
 
     target: Target
@@ -60,6 +63,7 @@ class Examples:
     kinds: tuple[str, ...]
     keys: tuple[str, ...]
     revisions: Mapping[str, str]
+    hours: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -99,6 +103,7 @@ class Examples:
             tuple(self.kinds[i] for i in numbers),
             tuple(self.keys[i] for i in numbers),
             self.revisions,
+            tuple(self.hours[i] for i in numbers),
         )
 
 
@@ -127,6 +132,7 @@ def examples_of(records: Iterable[Record], target: Target, metric: str = "time")
         kinds=kinds,
         keys=tuple(r.workload.key for r in kept),
         revisions={kind: r.revision for kind, r in zip(kinds, kept, strict=True)},
+        hours=tuple(map(hour_of, kept)),
     )
 
 
@@ -147,6 +153,7 @@ def examples_of_kernels(
             kind: revision_of(target.isa, workload.operator, algorithm)
             for kind, (workload, algorithm, _) in zip(kinds, kernels, strict=True)
         },
+        hours=("",) * len(kernels),
     )
 
 
@@ -162,7 +169,13 @@ def joined(several: Sequence[Examples]) -> Examples:
         kinds=tuple(kind for each in several for kind in each.kinds),
         keys=tuple(key for each in several for key in each.keys),
         revisions={kind: revision for each in several for kind, revision in each.revisions.items()},
+        hours=tuple(hour for each in several for hour in each.hours),
     )
+
+
+def hour_of(record: Record) -> str:
+    """When it was measured, as 2026-11-22T05; empty where it is not known."""
+    return str(record.provenance.get("date", ""))[:_HOUR]
 
 
 def is_quick(record: Record) -> bool:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from evo_tvm.graph import PLAIN, Graph, Layout
 from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.plan.fuse_epilogues import fuse_epilogues
@@ -33,6 +35,16 @@ def test_few_channels_that_the_epilogue_reads_are_blocked() -> None:
     d.same("add", "z", d.conv("y", x, 3), x)
     g = planned(d, "z")
     assert g.values[g.groups[1].inputs[0]].layout.block == 8
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"), [(12, ["transform", "max_pool2d", "transform"]), (3, ["max_pool2d"])]
+)
+def test_pools_read_blocks_where_they_have_channels_for_it(channels: int, expected: list[str]) -> None:
+    d = Draft()
+    window = {"pool_size": (2, 2), "stride": (2, 2), "padding": (0,) * 4, "dilation": (1, 1)}
+    d.op("max_pool2d", "y", [d.input("x", 1, channels, 6, 6)], (1, channels, 3, 3), **window)
+    assert kinds(planned(d, "y")) == expected
 
 
 def test_one_border_for_the_widest_reader() -> None:
