@@ -20,7 +20,7 @@ def count_candidate(candidate: Candidate, target: Target, folder: Path) -> int:
     Raises EvoError: an emulator or a cross compiler is missing, or fails; or whatever scheduling and code generation
     raise where the configuration does not fit.
     """
-    graph = planned(candidate, target, 1)
+    graph = planned(candidate, target)
     group = next(group for group in graph.groups if group.name == KERNEL)
     lowered = lower_group(graph, Placement(graph), group, target.lanes_f32, target.signed_bytes)
     kernel = EmulatedKernel(schedule_group(lowered, target).mod["main"], target, folder)

@@ -22,7 +22,7 @@ from evo_tvm.workload import FEW_CHANNELS, few_block
 _ALIAS_BYTES = 1024
 _CONVOLUTIONS = ("conv2d", "conv2d_transpose", "depthwise_conv2d", "depthwise_pointwise")
 #: They read each pixel several times: a vector of channels at a time, or they take longer than a transform before them.
-_POOLS = ("max_pool2d", "avg_pool2d")
+POOLS = ("max_pool2d", "avg_pool2d")
 
 #: Kernels that can write their result into a border or into a part of a larger value.
 PLACEABLE = frozenset(EXPRESSIONS) | {
@@ -131,7 +131,7 @@ class _Assigner:
             wanted[anchor] = block if few and not _read_behind_anchor(group, anchor) else self.block
         elif kind in ("depthwise_conv2d", "depthwise_pointwise"):
             wanted[anchor] = self.block
-        elif kind in ("max_pool2d", "avg_pool2d", "channel_slice", "upsample"):
+        elif kind in (*POOLS, "channel_slice", "upsample"):
             wanted[anchor] = result
         elif kind == "global_avg_pool2d":
             wanted[anchor] = 1 if _read_behind_anchor(group, anchor) else values[anchor].layout.block
@@ -145,9 +145,10 @@ class _Assigner:
             return int(group.anchor.attrs.get("blocks", (0, self.block))[1])
         if kind == "global_avg_pool2d" or len(shape) != 4:
             return 1
-        if kind in ("max_pool2d", "avg_pool2d", "channel_slice", "upsample"):
+        if kind in (*POOLS, "channel_slice", "upsample"):
             block = values[group.anchor.args[0]].layout.block
-            return self.block if kind in _POOLS and block == 1 and shape[1] > FEW_CHANNELS else block
+            whole = kind in POOLS and block == 1 and shape[1] > FEW_CHANNELS
+            return int(group.anchor.attrs.get("blocks", (0, self.block))[1]) if whole else block
         if kind == "concat":
             block = max(v.layout.block for v in values)
             return block if all(v.shape[1] % block == 0 for v in values) else 1

@@ -48,14 +48,12 @@ class Batch:
     errors: dict[int, str] = field(default_factory=dict)
 
 
-def build_batch(
-    candidates: Mapping[int, Candidate], target: Target, num_threads: int, cache: Cache, folder: Path
-) -> Batch:
+def build_batch(candidates: Mapping[int, Candidate], target: Target, cache: Cache, folder: Path) -> Batch:
     """Builds as the compiler does; one that does not fit its configuration has its error in the batch.
 
     candidates: by number. cache: of the support code, compiled. Raises CompileError: no linker.
     """
-    made = _Maker(target, num_threads, folder)
+    made = _Maker(target, folder)
     for number, candidate in candidates.items():
         (folder / _AT).write_text(str(number))
         try:
@@ -72,8 +70,8 @@ def being_built(folder: Path) -> int:
 
 
 class _Maker:
-    def __init__(self, target: Target, num_threads: int, folder: Path) -> None:
-        self.target, self.num_threads, self.folder = target, num_threads, folder
+    def __init__(self, target: Target, folder: Path) -> None:
+        self.target, self.folder = target, folder
         self.batch = Batch(str(folder / "kernels.so"), str(folder / "data"))
         self.objects: list[Path] = []
         self._data: list[np.ndarray] = []
@@ -81,7 +79,7 @@ class _Maker:
         self._shared: dict[tuple[Any, ...], int] = {}
 
     def add(self, number: int, candidate: Candidate) -> None:
-        graph = planned(candidate, self.target, self.num_threads)
+        graph = planned(candidate, self.target)
         group = next(group for group in graph.groups if group.name == KERNEL)
         lowered = lower_group(graph, Placement(graph), group, self.target.lanes_f32, self.target.signed_bytes)
         if len(lowered.parameters) > MOST_ARGUMENTS:

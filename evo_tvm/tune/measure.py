@@ -236,9 +236,8 @@ class Measurer:
     # ---- Building ----
 
     def _build(self, work: _Work) -> None:
-        job, most = work.job, max(work.job.threads)
-        left = {i: c for i, c in enumerate(job.candidates) if i not in work.errors}
-        work.process = Forked(lambda: build_batch(left, self.target, most, self._cache, work.folder))
+        left = {i: c for i, c in enumerate(work.job.candidates) if i not in work.errors}
+        work.process = Forked(lambda: build_batch(left, self.target, self._cache, work.folder))
         work.waiting_until = time.monotonic() + self.build_timeout_s * (1 + len(left))
         self._building.append(work)
 

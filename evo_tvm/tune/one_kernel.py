@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.artifact import Artifact
 from evo_tvm.decide import Decision
 from evo_tvm.executor.build import build, kernels_of
@@ -21,11 +20,10 @@ from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.runtime.manifest import Manifest, TargetInfo
 from evo_tvm.spec import TensorSpec
 from evo_tvm.target import Target
-from evo_tvm.workload import FEW_CHANNELS, Workload, anchor_of, few_block, workload_of
+from evo_tvm.workload import Workload, anchor_of
 
 #: Operators none of whose operands is constant.
 _OF_ACTIVATIONS = frozenset(("matmul",))
-_POOLS = frozenset(("avg_pool2d", "max_pool2d"))
 _BINARY = frozenset(("add", "blend", "divide", "maximum", "minimum", "multiply", "prelu", "rescale", "subtract"))
 #: What the attributes of epilogue operators are does not change their time; a workload does not keep them.
 _ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
@@ -123,47 +121,12 @@ def _result(workload: Workload) -> str:
     return {"max_pool2d": "uint8", "avg_pool2d": "float32"}.get(workload.operator, "int32")
 
 
-def behind_convolution(graph: Graph, target: Target, num_threads: int) -> Graph:
-    """pool(x) => pool(conv2d_1x1(x)): a pool takes the layout of what it reads, which is blocked behind a convolution.
-
-    Pools of so few channels that they are not blocked in a model either, and all other kernels, stay as they are.
-    """
-    (group,) = graph.groups
-    data = graph.values[group.inputs[0]]
-    if group.anchor.kind not in _POOLS or data.shape[1] <= FEW_CHANNELS or data.dtype not in ("float32", "uint8"):
-        return graph
-    n, c, *image = data.shape
-    x = Value("image", (n, 1, *image), data.dtype)
-    numbers = np.linspace(0.5, 1, c).reshape(c, 1, 1, 1)
-    in_bytes = data.dtype == "uint8"
-    weight = Value("weight", (c, 1, 1, 1), "int8" if in_bytes else "float32", numbers.astype("float32"))
-    if in_bytes:
-        weight = replace(weight, data=(numbers * 100).astype("int8"))
-    attrs: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
-    if "blocks" in group.anchor.attrs:
-        attrs["blocks"] = (few_block(data.dtype), group.anchor.attrs["blocks"][0])
-    constants = [weight]
-    epilogue: tuple[Op, ...] = ()
-    if in_bytes:
-        constants.append(Value("scale", (1, c, 1, 1), "float32", np.full((1, c, 1, 1), 1 / 64, np.float32)))
-        epilogue = (Op("rescale", (3, 2)), Op("quantize", (4,), _ATTRIBUTES["quantize"]))
-    names = (x.name, *(value.name for value in constants))
-    before = Group("before", names, (data.name,), (Op("conv2d", (0, 1), attrs), *epilogue))
-    inputs = tuple(x.name if name == data.name else name for name in graph.inputs)
-    values = {**graph.values, x.name: x, **{value.name: value for value in constants}}
-    graph = Graph(values, (before, group), inputs, graph.outputs)
-    workload = workload_of(graph, before)
-    algorithm = next(iter(ALGORITHMS["conv2d"].values()))
-    decision = Decision(algorithm.name, algorithm.default(workload, target, num_threads), "", ())
-    return graph.with_groups([apply_decision(before, workload, decision), group])
-
-
-def planned(candidate: Candidate, target: Target, num_threads: int) -> Graph:
+def planned(candidate: Candidate, target: Target) -> Graph:
     """The graph of the candidate's kernel, layouts assigned."""
     if candidate.graph is not None:
         return candidate.graph
     graph = graph_of(candidate.workload, candidate.algorithm, candidate.config)
-    return place_concats(assign_layouts(behind_convolution(graph, target, num_threads), target.lanes_f32))
+    return place_concats(assign_layouts(graph, target.lanes_f32))
 
 
 def build_artifact(candidate: Candidate, target: Target, num_threads: int) -> tuple[Artifact, int]:
@@ -172,7 +135,7 @@ def build_artifact(candidate: Candidate, target: Target, num_threads: int) -> tu
 
     Raises whatever scheduling and code generation raise where the configuration does not fit.
     """
-    graph = planned(candidate, target, num_threads)
+    graph = planned(candidate, target)
     inputs, outputs = ([_spec(graph.values[n]) for n in some] for some in (graph.inputs, graph.outputs))
     built = build(graph, target, inputs, outputs, lambda text, done, total: None)
     manifest = Manifest(

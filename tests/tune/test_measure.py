@@ -14,11 +14,10 @@ import pytest
 
 from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.executor import link
-from evo_tvm.plan.assign_layouts import assign_layouts
 from evo_tvm.target import host
 from evo_tvm.tune import build_batch
 from evo_tvm.tune.measure import Effort, Job, Measurer
-from evo_tvm.tune.one_kernel import Candidate, behind_convolution, graph_of
+from evo_tvm.tune.one_kernel import Candidate, graph_of
 from evo_tvm.workload import Workload, workload_of
 from tests.tune.workloads import CONV, DENSE, MATMUL, POOL
 
@@ -231,17 +230,6 @@ def test_nothing_is_left_behind() -> None:
         folder, process = Path(measurer._folder.name), measurer._timer
         assert folder.exists() and process is not None and process.poll() is None
     assert not folder.exists() and process.poll() is not None
-
-
-def test_a_pool_reads_blocks_as_behind_a_convolution() -> None:
-    config = candidates(POOL, 1)[0].config
-    graph = behind_convolution(graph_of(POOL, "pool", config), host(), 1)
-    planned = assign_layouts(graph, host().lanes_f32)
-    kernel = next(group for group in planned.groups if group.name == "kernel")
-    assert planned.values[kernel.inputs[0]].layout.block == host().lanes_f32
-    assert workload_of(graph, graph.groups[1]) == POOL
-    conv = graph_of(CONV, "spatial_pack", candidates(CONV, 1)[0].config)
-    assert behind_convolution(conv, host(), 1) is conv
 
 
 def test_a_graph_computes_its_workload() -> None:
