@@ -21,7 +21,7 @@ CLASSES = 1000
 Family = Callable[[Graph, Value, float, float], Value]
 
 
-class _Zeros:
+class Zeros:
     """Weights that cost no time to draw; variances and biases are one, so that no addition falls away."""
 
     def __call__(self, name: str, shape: tuple[int, ...], gain: float = 1.0) -> npt.NDArray[np.float32]:
@@ -39,7 +39,7 @@ def model(family: str, width: float = 1.0, depth: float = 1.0, size: int = 224, 
     def architecture(g: Graph, x: Value) -> Value:
         return FAMILIES[family](g, x, width, depth)
 
-    return build_graph(f"{family}_w{width:g}_d{depth:g}_{size}", architecture, (batch, 3, size, size), _Zeros())
+    return build_graph(f"{family}_w{width:g}_d{depth:g}_{size}", architecture, (batch, 3, size, size), Zeros())
 
 
 def channels(count: int, width: float) -> int:

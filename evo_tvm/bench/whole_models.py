@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
 
 from evo_tvm.artifact import Artifact
 from evo_tvm.bench.families import model
+from evo_tvm.bench.random_networks import RANDOM, random_network
 from evo_tvm.decide import Knowledge
 from evo_tvm.errors import UsageError
 from evo_tvm.executor.link import link_library
@@ -29,7 +31,9 @@ from evo_tvm.tune.build_batch import EXPORTS, SOURCES
 from evo_tvm.tune.timer import Reference, is_quick, loaded, locked
 
 #: Family, width, depth, size.
-MODELS: Sequence[tuple[str, float, float, int]] = tuple(
+Which: TypeAlias = tuple[str, float, float, int]
+#: What predictions are tested with.
+TESTED: Sequence[Which] = tuple(
     (family, width, depth, size)
     for family, variants in {
         "vgg": ((0.5, 1.0, 128), (0.25, 0.5, 224), (0.75, 0.5, 96), (0.35, 1.0, 192)),
@@ -48,6 +52,16 @@ MODELS: Sequence[tuple[str, float, float, int]] = tuple(
     }.items()
     for width, depth, size in variants
 )
+#: What is only learnt from: networks drawn at random, of these widths and sizes.
+TAUGHT: Sequence[Which] = tuple(
+    (RANDOM, width, 1.0, size)
+    for width, size in (
+        *((0.5, 96), (0.75, 104), (1.0, 112), (1.25, 128), (1.5, 136), (0.5, 152), (0.75, 160), (1.0, 176)),
+        *((1.25, 192), (1.5, 200), (0.5, 208), (0.75, 224), (1.0, 240), (1.25, 256), (0.9, 224), (0.6, 224)),
+        *((1.1, 192), (0.7, 192), (1.4, 160), (0.8, 128)),
+    )
+)
+MODELS: Sequence[Which] = (*TESTED, *TAUGHT)
 #: Runs of one visit take about so long, and there are at least so many of each kind at quick moments, if there are any.
 _VISIT_S, _LEAST_QUICK = 0.7, 3
 
@@ -75,13 +89,18 @@ class MeasuredModel:
         return min(self.runs_ms)
 
 
-def build(which: tuple[str, float, float, int], target: Target, num_threads: int = 1) -> Artifact:
+def network(family: str, width: float, depth: float, size: int) -> onnx.ModelProto:
+    """One of `MODELS`, or another of these families."""
+    return random_network(width, depth, size) if family == RANDOM else model(family, width, depth, size)
+
+
+def build(which: Which, target: Target, num_threads: int = 1) -> Artifact:
     """The network, compiled as the analytic rule decides: what is predicted of it depends on no log."""
-    return assemble(clean(model(*which)), target, num_threads, known=Knowledge()).artifact
+    return assemble(clean(network(*which)), target, num_threads, known=Knowledge()).artifact
 
 
 def measure(
-    artifacts: Mapping[tuple[str, float, float, int], Artifact],
+    artifacts: Mapping[Which, Artifact],
     visits: int,
     num_threads: int = 1,
     progress: Callable[[str], None] = lambda text: None,
@@ -92,8 +111,8 @@ def measure(
     lock: a file that is locked during each visit, for programs that measure side by side.
     """
     modules = {which: artifact.module(num_threads) for which, artifact in artifacts.items()}
-    runs: dict[tuple[str, float, float, int], list[float]] = {which: [] for which in modules}
-    kernels: dict[tuple[str, float, float, int], list[np.ndarray]] = {which: [] for which in modules}
+    runs: dict[Which, list[float]] = {which: [] for which in modules}
+    kernels: dict[Which, list[np.ndarray]] = {which: [] for which in modules}
     with _gate() as gate:
         for visit in range(visits):
             for which, module in modules.items():
@@ -148,7 +167,7 @@ def kernels_of(which: MeasuredModel, target: Target, num_threads: int = 1) -> li
 
     Raises UsageError: it was measured when it had others.
     """
-    imported = clean(model(which.family, which.width, which.depth, which.size))
+    imported = clean(network(which.family, which.width, which.depth, which.size))
     planned = plan(imported, target, num_threads, known=Knowledge())
     kernels = [kernel_of(planned.graph, group) for group in planned.kernels]
     if len(kernels) != len(which.kernels_ms):

@@ -97,7 +97,8 @@ static inline void gate_clear(uint8_t* image, int32_t planes, int64_t plane, int
       for (int32_t begin = 0, end; begin < columns; begin = end + 1) {
         for (end = begin; end < columns && !on[r * columns + end]; ++end) continue;
         uint8_t* at = image + r * side * row + begin * side * pixel;
-        for (int32_t y = 0; y < side && end > begin; ++y) memset(at + y * row, 0, (size_t)((end - begin) * side * pixel));
+        const size_t bytes = (size_t)((end - begin) * side * pixel);
+        for (int32_t y = 0; y < side && end > begin; ++y) memset(at + y * row, 0, bytes);
       }
     }
   }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,11 +120,11 @@ def halves(samples: Sequence[Sequence[float]]) -> Errors:
 Learner = Callable[[Examples], Callable[[Examples], np.ndarray]]
 
 
-def trees(rounds: int) -> Learner:
-    """A predictor, of one model of so many rounds."""
+def trees(rounds: int, parts: int) -> Learner:
+    """A predictor, of `parts` models of so many rounds."""
 
     def learn(examples: Examples) -> Callable[[Examples], np.ndarray]:
-        return values_of(train(examples, "", rounds, 1))
+        return values_of(train(examples, "", rounds, parts))
 
     return learn
 
@@ -142,14 +144,26 @@ def values_of(predictor: Predictor) -> Callable[[Examples], np.ndarray]:
     return lambda examples: np.exp(predictor.logarithms(examples.rows, examples.kinds)[0]) * examples.scale
 
 
-def unseen_workloads(examples: Examples, learners: Mapping[str, Learner], folds: int) -> dict[str, np.ndarray]:
-    """Each example's value as learnt from other workloads alone, by learner."""
+def unseen_workloads(
+    examples: Examples, learners: Mapping[str, Learner], folds: int, teach: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Each example's value as learnt from other workloads alone, by learner. teach: a mask of those to learn from."""
     part = part_of(examples.keys, folds)
     found = {name: np.zeros(len(examples)) for name in learners}
-    for fold in range(folds):
+
+    def predict(fold: int) -> None:
         for name, learn in learners.items():
-            found[name][part == fold] = learn(examples.take(part != fold))(examples.take(part == fold))
+            found[name][part == fold] = learn(examples.take(teach & (part != fold)))(examples.take(part == fold))
+
+    side_by_side(predict, range(folds))
     return found
+
+
+def side_by_side(function: Callable[[Any], None], items: Iterable[Any]) -> None:
+    """Calls it with each item, on as many cores as there are; training leaves Python to the other threads."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for _ in pool.map(function, items):
+            pass
 
 
 def beside_kernels(latencies: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:

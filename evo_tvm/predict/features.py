@@ -37,9 +37,10 @@ _EPILOGUE = {
     "transcendental": frozenset(("sigmoid", "tanh", "exp", "erf", "gelu", "gelu_tanh", "silu", "log", "mish")),
     "integer": frozenset(("rescale", "quantize", "dequantize", "blend")),
 }
-#: Cycles that each takes for a vector. Most functions are a polynomial and a division: 33 to 43 cycles were measured of
-#: a SiLU behind convolutions, against a ReLU there.
-_EPILOGUE_CYCLES = {"cheap": 0.5, "branching": 4.0, "dividing": 16.0, "transcendental": 36.0, "integer": 2.0}
+#: Cycles that each takes for a vector. On Skylake-X a division of 16 floats occupies its unit for 10 cycles, a square
+#: root for 12 (Fog, "Instruction tables"). Most functions are a polynomial and a division: 33 to 43 cycles were
+#: measured of a SiLU behind convolutions, against a ReLU there.
+_EPILOGUE_CYCLES = {"cheap": 0.5, "branching": 4.0, "dividing": 12.0, "transcendental": 36.0, "integer": 2.0}
 _SWITCHES = ("prefetch", "depth_outer", "by_channels")
 _NUMBERS = ("group_rows", "depth_chunk", "rows", "strip", "tiles", "unroll")
 #: Instructions that multiply bytes and add them up, the quickest first, under LLVM's names.

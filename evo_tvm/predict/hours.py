@@ -6,6 +6,7 @@ it, and of a single kernel nothing can; but all large kernels of such an hour to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import numpy as np
@@ -15,8 +16,10 @@ from evo_tvm.predict.train import Examples, fit, part_of, predict_rows
 
 #: Kernels that take so many milliseconds use more than the caches of a core.
 _LARGE_MS = 0.1
-#: So much longer than in the quickest hour, and an hour counts as disturbed.
+#: Surely so much longer than in the quickest hour, and an hour counts as disturbed.
 _LONGER = 0.05
+#: Standard errors of a middle within which it surely lies.
+_SURE = 2.0
 #: Workloads of an hour that can be judged, and of one that others are held against.
 _LEAST, _MANY = 5, 30
 _ROUNDS, _PARTS = 150, 2
@@ -28,9 +31,14 @@ def disturbed_hours(examples: Examples) -> dict[str, float]:
     if examples.metric != "time":
         return {}
     lengths = _lengths(examples)
-    quickest = min((length for length, workloads in lengths.values() if workloads >= _MANY), default=np.inf)
-    judged = {hour: length - quickest for hour, (length, workloads) in lengths.items() if workloads >= _LEAST}
-    return {hour: float(np.expm1(longer)) for hour, longer in judged.items() if longer > _LONGER}
+    known = {hour: each for hour, each in lengths.items() if hour and len(each) >= _LEAST}
+    quickest = min((float(np.median(each)) for each in known.values() if len(each) >= _MANY), default=np.inf)
+    found = {}
+    for hour, each in known.items():
+        longer = float(np.median(each)) - quickest
+        if longer - _SURE * _standard_error(each) > _LONGER:
+            found[hour] = float(np.expm1(longer))
+    return found
 
 
 def calm(examples: Examples, disturbed: Collection[str] | None = None) -> Examples:
@@ -39,8 +47,14 @@ def calm(examples: Examples, disturbed: Collection[str] | None = None) -> Exampl
     return examples.take(np.array([hour not in disturbed for hour in examples.hours]))
 
 
-def _lengths(examples: Examples) -> dict[str, tuple[float, int]]:
-    """Of each hour the middle, over its workloads, of the logarithm of measured over predicted; and how many they are.
+def _standard_error(lengths: np.ndarray) -> float:
+    """Of their median, were they normal; their spread as by the median of how far they are from it."""
+    deviation = 1.4826 * float(np.median(np.abs(lengths - np.median(lengths))))
+    return 1.2533 * deviation / math.sqrt(len(lengths))
+
+
+def _lengths(examples: Examples) -> dict[str, np.ndarray]:
+    """Of each hour, for each of its workloads the logarithm of measured over predicted, the middle of all of them.
 
     Each workload is predicted from others.
     """
@@ -56,5 +70,4 @@ def _lengths(examples: Examples) -> dict[str, tuple[float, int]]:
     found: dict[str, dict[str, list[float]]] = {}
     for hour, key, value in zip(some.hours, some.keys, longer.tolist(), strict=True):
         found.setdefault(hour, {}).setdefault(key, []).append(value)
-    middles = {hour: [float(np.median(values)) for values in each.values()] for hour, each in found.items()}
-    return {hour: (float(np.median(values)), len(values)) for hour, values in middles.items()}
+    return {hour: np.array([np.median(values) for values in each.values()]) for hour, each in found.items()}

@@ -31,7 +31,7 @@ from evo_tvm.workload import Workload
 if TYPE_CHECKING:
     import xgboost
 
-FORMAT = 2
+FORMAT = 3
 _CONTENT = "evo_tvm latency predictor"
 #: What a predictor may have learnt to predict: milliseconds, or thousands of instructions of an emulated CPU.
 METRICS = ("time", "instructions")
@@ -97,6 +97,7 @@ class Predictor:
     target: its name in the logs. threads: the numbers of threads that were measured. metric: one of `METRICS`. kinds:
     what was measured (`kind_of`) -> the revision of its kernels then. known: kind -> workloads. deviation: of the
     logarithm, on workloads that a model was not trained on, in parts of what the models differ by; floor: the least.
+    centre: what their mean is above the logarithm of the best prediction (`evo_tvm.predict.train.centre_of`).
     boosters: each a model of XGBoost (`booster_text`) of the logarithm of the value over `base_of`. call_ms, step_ms:
     what a run takes beside its kernels, and more for each of them. source, corrections: a predictor that was learnt
     elsewhere, and what is predicted from it in place of boosters, one for each part of the workloads.
@@ -110,6 +111,7 @@ class Predictor:
     boosters: tuple[str, ...]
     floor: float = 0.05
     widening: float = 1.0
+    centre: float = 0.0
     call_ms: float = 0.0
     step_ms: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -167,7 +169,7 @@ class Predictor:
             data = xgboost.DMatrix(rows)
             found = np.stack([booster.predict(data) for booster in self._loaded]) + base_of(rows)
         spread = found.std(axis=0) if len(found) > 1 else np.zeros(len(rows))
-        return found.mean(axis=0), np.sqrt(self.floor**2 + (self.widening * spread) ** 2)
+        return found.mean(axis=0) - self.centre, np.sqrt(self.floor**2 + (self.widening * spread) ** 2)
 
     @cached_property
     def _loaded(self) -> list[xgboost.Booster]:
@@ -224,7 +226,7 @@ def _predictor(fields: Mapping[str, Any]) -> Predictor:
         kinds={str(kind): str(revision) for kind, revision in fields["kinds"].items()},
         known={str(kind): int(count) for kind, count in fields["known"].items()},
         boosters=tuple(fields["boosters"]),
-        **{name: float(fields[name]) for name in ("floor", "widening", "call_ms", "step_ms")},
+        **{name: float(fields[name]) for name in ("floor", "widening", "centre", "call_ms", "step_ms")},
         versions=dict(fields["versions"]),
         source=None if fields["source"] is None else _predictor(fields["source"]),
         corrections=tuple(

@@ -26,7 +26,8 @@ def _lines(result: Mapping[str, Any], plot: str) -> Iterator[str]:
     tested = f"{result['tested']} of them, of {result['tested_workloads']} workloads"
     yield f"Errors are those on {tested}, that were taken with a steady clock."
     yield f"Left out are {result['no_quick_moment']} more, for which the machine had no quick moment, and"
-    yield f"{result['disturbed']} of hours in which large kernels took longer than in the quickest hour."
+    yield f"{result['disturbed']} of hours in which large kernels took longer than in the quickest hour; errors on"
+    yield "those and all others are in a line of their own."
     for hour, longer in result["disturbed_hours"].items():
         yield f"That was {longer:.0%} in the hour from {hour or 'unknown'} on."
     yield "Kernels: each workload is predicted from others alone. Whole models: each family of networks is predicted"
@@ -34,7 +35,9 @@ def _lines(result: Mapping[str, Any], plot: str) -> Iterator[str]:
     yield ""
     yield "| | kernels: MAPE | within 10 % | whole models: MAPE | within 10 % |"
     yield "|---|---|---|---|---|"
-    rows = [("predictor", result), *((_NAMES[name], found) for name, found in result["baselines"].items())]
+    all_hours = {"kernel": result["all_hours"]["predictor"], "model": {"mape": None, "within_10": None}}
+    baselines = [(_NAMES[name], found) for name, found in result["baselines"].items()]
+    rows = [("predictor", result), ("predictor, disturbed hours as well", all_hours), *baselines]
     for name, found in (*rows, ("measured twice", result["noise"])):
         figures = [found[what][figure] for what in ("kernel", "model") for figure in ("mape", "within_10")]
         cells = ["" if figure is None else f"{figure:.1%}" for figure in figures]

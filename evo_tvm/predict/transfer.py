@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from evo_tvm.predict.model import Correction, Predictor, base_of, booster_text
-from evo_tvm.predict.train import Examples, calibrated, part_of, sizes_of
+from evo_tvm.predict.train import Examples, calibrated, centre_of, part_of, sizes_of
 
 #: Of XGBoost, for some hundred measurements.
 PARAMETERS: Mapping[str, Any] = {
@@ -41,10 +41,11 @@ def transfer(source: Predictor, examples: Examples, name: str, rounds: int = ROU
     for number in range(PARTS):
         inside = part != number if len(set(examples.keys)) > PARTS else np.full(len(examples), True)
         corrections.append(_correct(source, examples.take(inside), rounds, number))
-        made = replace(source, source=source, corrections=(corrections[-1],), boosters=())
+        made = replace(source, source=source, corrections=(corrections[-1],), boosters=(), centre=0.0)
         predicted[number], _ = made.logarithms(examples.rows, examples.kinds)
-    outside = predicted[part, np.arange(len(examples))]
-    floor, widening = calibrated(np.abs(outside - examples.logarithms), predicted.std(axis=0))
+    errors = predicted[part, np.arange(len(examples))] - examples.logarithms
+    centre = centre_of(errors)
+    floor, widening = calibrated(np.abs(errors - centre), predicted.std(axis=0))
     return replace(
         source,
         target=name,
@@ -57,6 +58,7 @@ def transfer(source: Predictor, examples: Examples, name: str, rounds: int = ROU
         corrections=tuple(corrections),
         floor=floor,
         widening=widening,
+        centre=centre,
     )
 
 

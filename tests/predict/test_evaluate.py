@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evo_tvm.bench.families import FAMILIES, model
+from evo_tvm.bench.random_networks import random_network
 from evo_tvm.bench.trace_shapes import window_of, windows_of
 from evo_tvm.bench.whole_models import MeasuredModel, kernels_of, merged, read, save
 from evo_tvm.errors import UsageError
@@ -20,7 +22,7 @@ from evo_tvm.predict.evaluate import (
     trees,
     unseen_workloads,
 )
-from evo_tvm.predict.train import examples_of
+from evo_tvm.predict.train import Examples, examples_of
 from evo_tvm.tune_model import workloads_of
 from tests.predict.examples import TARGET, records
 
@@ -49,10 +51,9 @@ def test_errors_by_size() -> None:
 
 def test_trees_beat_lines_on_unseen_workloads() -> None:
     examples = examples_of(records(each=5), TARGET)
-    learners = {"trees": trees(150), **{name: linear(features) for name, features in BASELINES.items()}}
-    errors = {
-        name: Errors.of(found, examples.values) for name, found in unseen_workloads(examples, learners, 3).items()
-    }
+    learners = {"trees": trees(150, 1), **{name: linear(features) for name, features in BASELINES.items()}}
+    found = unseen_workloads(examples, learners, 3, np.full(len(examples), True))
+    errors = {name: Errors.of(values, examples.values) for name, values in found.items()}
     assert errors["trees"].mape < errors["flops_bytes"].mape <= errors["flops"].mape * 1.01
 
 
@@ -67,6 +68,28 @@ def test_all_windows_of_a_family_are_known(family: str) -> None:
     windows = windows_of(family)
     workloads = [w for w in workloads_of(model(family, 0.5, 0.5, 96), TARGET) if window_of(w) is not None]
     assert workloads and all(window_of(w) in windows for w in workloads if w.operator != "depthwise_pointwise")
+
+
+def test_what_shall_not_teach_is_predicted_all_the_same() -> None:
+    examples = examples_of(records(each=2), TARGET)
+    taught: list[int] = []
+
+    def learn(known: Examples) -> Callable[[Examples], np.ndarray]:
+        taught.append(len(known))
+        return lambda others: np.full(len(others), 7.0)
+
+    half = np.arange(len(examples)) % 2 == 0
+    found = unseen_workloads(examples, {"any": learn}, 3, half)
+    assert sum(taught) == 2 * half.sum() and np.all(found["any"] == 7.0)
+
+
+def test_random_networks_are_random_and_the_same_for_the_same_arguments() -> None:
+    models = [random_network(width, 1.0, 136) for width in (0.8, 0.9, 1.0, 1.1)]
+    assert models[0] == random_network(0.8, 1.0, 136)
+    assert len({len(m.graph.node) for m in models}) > 2
+    known = set().union(*(windows_of(family) for family in FAMILIES))
+    found = [window_of(w) for m in models for w in workloads_of(m, TARGET)]
+    assert sum(w is not None and w not in known for w in found) > 20
 
 
 def test_families_are_many() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evo_tvm.predict.features import typed_config
 from evo_tvm.predict.hours import calm, disturbed_hours
 from evo_tvm.predict.train import Examples, examples_of
 from evo_tvm.tune.log import Record
@@ -34,15 +35,9 @@ def examples() -> Examples:
         busy = each.workload.key in chosen
         found.append(at(each, BUSY if busy else CALM, _LARGE * (1.2 if busy else 1.0)))
     workload = convolution(160, 28)
-    config = records()[0].config
-    found.append(at(record(workload, _typed(config), 3 * law_ms(workload, _typed(config), TARGET)), FEW, _LARGE))
+    config = typed_config(workload, records()[0].algorithm, dict(records()[0].config))
+    found.append(at(record(workload, config, 3 * law_ms(workload, config, TARGET)), FEW, _LARGE))
     return examples_of(found, TARGET)
-
-
-def _typed(config: object) -> object:
-    from evo_tvm.algorithms import ALGORITHMS
-
-    return ALGORITHMS["conv2d"]["spatial_pack"].config_type(**config)  # type: ignore[arg-type]
 
 
 def test_the_slower_hour_is_found(examples: Examples) -> None:

@@ -12,7 +12,7 @@ import pytest
 from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.errors import UsageError
 from evo_tvm.predict.model import Prediction, Predictor, load_predictor, total
-from evo_tvm.predict.train import Examples, examples_of, part_of, train
+from evo_tvm.predict.train import Examples, centre_of, examples_of, part_of, train
 from evo_tvm.workload import Workload
 from tests.predict.examples import ALGORITHM, TARGET, convolution, law_ms, record, records
 
@@ -92,7 +92,7 @@ def test_saved_and_read(predictor: Predictor, examples: Examples, tmp_path: Path
     ("name", "value", "message"),
     [
         ("content", "a cake", "it is not a latency predictor"),
-        ("format", 99, "it is in another format (expected 2, got 99)"),
+        ("format", 99, "it is in another format (expected 3, got 99)"),
         ("feature_names", ["macs"], "trained on other features"),
         ("target", "znver4", "for another target (expected cascadelake, got znver4)"),
         ("metric", "instructions", "for another metric (expected time, got instructions)"),
@@ -144,4 +144,21 @@ def test_times_without_a_steady_clock_are_told_apart() -> None:
     old = replace(record(workload, config, 1.0), provenance={})
     steady, counted = replace(old, provenance={"timer": 2}), replace(old, measured="instructions")
     assert (old.steady, steady.steady, counted.steady) == (False, True, True)
-    assert examples_of([steady, old, steady], TARGET).steady.tolist() == [False, True, True]
+    assert examples_of([steady, old], TARGET).steady.tolist() == [False, True]
+
+
+def test_what_was_measured_several_times_counts_once() -> None:
+    workload = convolution(64, 14)
+    config = ALGORITHMS["conv2d"][ALGORITHM].default(workload, TARGET, 1)
+    slower, faster = record(workload, config, 1.2), record(workload, config, 1.0)
+    found = examples_of([slower, faster, slower, replace(slower, threads=2)], TARGET)
+    assert found.values.tolist() == [1.0, 1.2]
+
+
+def test_the_centre_is_where_relative_errors_are_least() -> None:
+    rng = np.random.default_rng(0)
+    errors = rng.normal(0.03, 0.1, 2000)
+    centre = centre_of(errors)
+    assert 0.0 < centre < 0.05  # a bias of 0.03, and above it: too much counts more than too little
+    assert np.abs(np.expm1(errors - centre)).mean() < np.abs(np.expm1(errors)).mean()
+    assert centre_of(np.array([0.05, 0.05, 0.05])) == pytest.approx(0.05)
