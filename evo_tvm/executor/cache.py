@@ -123,8 +123,9 @@ class Cache:
                 with suppress(OSError):  # another process may remove it at any time
                     if _ENTRY.fullmatch(item.name):
                         status = item.stat(follow_symlinks=False)
-                        dead = item.name.endswith(".part") and time.time() - status.st_mtime > _PART_LIFE_S
-                        entries.append((0.0 if dead else status.st_mtime, status.st_size, item.path))
+                        part = item.name.endswith(".part")
+                        if not part or time.time() - status.st_mtime > _PART_LIFE_S:  # else it is being written
+                            entries.append((0.0 if part else status.st_mtime, status.st_size, item.path))
         total = sum(size for _, size, _ in entries)
         for used, size, path in sorted(entries):
             if total <= self.limit_bytes and used:

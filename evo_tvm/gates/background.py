@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -19,8 +20,9 @@ from evo_tvm.gates.teach import Trainer, teach
 #: The thread's niceness, where the system has one for each thread: whatever else wants the core comes first.
 NICENESS = 15
 _PAUSE_S = 0.05
-#: Between steps of training, Python's lock is free for so long.
-_STEP_PAUSE_S = 0.001
+#: Between steps of training, Python's lock is free for so many times as long as a step took, within these limits: an
+#: inference asks for it twice.
+_STEP_REST, _LEAST_REST_S, _MOST_REST_S = 3.0, 0.001, 0.05
 
 
 class Background:
@@ -47,6 +49,7 @@ class Background:
         self.error: BaseException | None = None
         self._sampler, self._sites, self._hidden, self._trainer = sampler, tuple(sites), dict(hidden), trainer
         self._path, self._seed, self._stop = path, seed, threading.Event()
+        self._step_began = 0.0
         self._thread = threading.Thread(target=self._run, name="evo_tvm training", daemon=True)
 
     def __enter__(self) -> Background:
@@ -76,13 +79,21 @@ class Background:
         except BaseException as error:
             self.error = error
 
+    def _rest(self) -> bool:
+        """Between two steps: leaves Python to other threads for a while; whether to stop."""
+        took = time.perf_counter() - self._step_began
+        stop = self._stop.wait(min(max(_STEP_REST * took, _LEAST_REST_S), _MOST_REST_S))
+        self._step_began = time.perf_counter()
+        return stop
+
     def _round(self) -> bool:
         """False: there are not yet enough samples."""
         rows = self._sampler.reservoir
         assert rows is not None
         known = self.hooks or self._begin
         begin = dict(zip(self._sites, known, strict=True)) if known is not None else None
-        arguments: dict[str, Any] = {"begin": begin, "stopped": lambda: self._stop.wait(_STEP_PAUSE_S)}
+        self._step_began = time.perf_counter()
+        arguments: dict[str, Any] = {"begin": begin, "stopped": self._rest}
         try:
             hooks = teach(
                 rows, self._sites, self._hidden, self._trainer, 1, self._seed + self.rounds, _silent, **arguments

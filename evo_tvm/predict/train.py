@@ -279,6 +279,11 @@ def centre_of(errors: np.ndarray) -> float:
     return float(min(_CENTRES, key=lambda centre: np.abs(np.expm1(errors - centre)).mean()))
 
 
+def centre_of_sums(errors: np.ndarray, values: np.ndarray) -> float:
+    """What has to be taken off logarithms with these errors for predictions to have the same sum as the values."""
+    return float(np.log((values * np.exp(errors)).sum() / values.sum()))
+
+
 def calibrated(errors: np.ndarray, spreads: np.ndarray) -> tuple[float, float]:
     """(floor, widening) with which nine of ten errors lie within their interval."""
     best = (float(np.quantile(errors, 0.9)) / 1.645, 0.0)

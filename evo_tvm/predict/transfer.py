@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from evo_tvm.predict.model import Correction, Predictor, base_of, booster_text
-from evo_tvm.predict.train import Examples, calibrated, centre_of, part_of, sizes_of
+from evo_tvm.predict.train import Examples, calibrated, centre_of, centre_of_sums, part_of, sizes_of
 
 #: Of XGBoost, for some hundred measurements.
 PARAMETERS: Mapping[str, Any] = {
@@ -33,8 +33,13 @@ PARTS = 4
 _SHRINK = 4.0
 
 
-def transfer(source: Predictor, examples: Examples, name: str, rounds: int = ROUNDS) -> Predictor:
-    """What predicts `examples`' target, starting from `source`. name: of the target in the logs."""
+def transfer(
+    source: Predictor, examples: Examples, name: str, rounds: int = ROUNDS, for_sums: bool = False
+) -> Predictor:
+    """What predicts `examples`' target, starting from `source`. name: of the target in the logs.
+
+    for_sums: predictions are right on the whole, as the time of a model needs it, rather than each for itself.
+    """
     part = part_of(examples.keys, PARTS)
     predicted = np.zeros((PARTS, len(examples)))
     corrections = []
@@ -44,7 +49,7 @@ def transfer(source: Predictor, examples: Examples, name: str, rounds: int = ROU
         made = replace(source, source=source, corrections=(corrections[-1],), boosters=(), centre=0.0)
         predicted[number], _ = made.logarithms(examples.rows, examples.kinds)
     errors = predicted[part, np.arange(len(examples))] - examples.logarithms
-    centre = centre_of(errors)
+    centre = centre_of_sums(errors, examples.values) if for_sums else centre_of(errors)
     floor, widening = calibrated(np.abs(errors - centre), predicted.std(axis=0))
     return replace(
         source,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -84,6 +85,17 @@ def test_what_was_not_used_for_longest_goes_first(folder: Path) -> None:
     left = {key for key in keys if (folder / f"kernel-{key}").exists()}
     assert left == {keys[0], keys[3], keys[4]}
     assert stranger.exists() and young.exists() and not dead.exists()
+
+
+def test_what_is_being_written_stays_however_long_that_takes(folder: Path) -> None:
+    cache = Cache(folder, limit_bytes=1000)
+    cache.put("kernel", KEY, bytes(900))
+    others = folder / f"kernel-{KEY}.0123abcd.part"
+    others.write_bytes(bytes(900))
+    before = time.time() - 60
+    os.utime(others, (before, before))
+    cache.trim()
+    assert others.exists() and cache.get("kernel", KEY) is not None
 
 
 def test_nothing_added_nothing_looked_at(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.errors import UsageError
 from evo_tvm.predict.model import Prediction, Predictor, load_predictor, total
-from evo_tvm.predict.train import Examples, centre_of, examples_of, part_of, train
+from evo_tvm.predict.train import Examples, centre_of, centre_of_sums, examples_of, part_of, train
 from evo_tvm.workload import Workload
 from tests.predict.examples import ALGORITHM, TARGET, convolution, law_ms, record, records
 
@@ -162,3 +162,6 @@ def test_the_centre_is_where_relative_errors_are_least() -> None:
     assert 0.0 < centre < 0.05  # a bias of 0.03, and above it: too much counts more than too little
     assert np.abs(np.expm1(errors - centre)).mean() < np.abs(np.expm1(errors)).mean()
     assert centre_of(np.array([0.05, 0.05, 0.05])) == pytest.approx(0.05)
+    values = rng.uniform(1, 100, 2000)
+    predicted = values * np.exp(errors)
+    assert (predicted * np.exp(-centre_of_sums(errors, values))).sum() == pytest.approx(values.sum())
