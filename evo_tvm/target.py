@@ -96,6 +96,11 @@ class Target:
         """Whether its dot instruction takes signed bytes only: unsigned ones are multiplied less 128."""
         return self.dot_instruction == "sdot"
 
+    @property
+    def evicting_bytes(self) -> float:
+        """Whoever touches so much has nothing left of what was in the caches of a core before: all but the last."""
+        return 2 * self.l2_bytes
+
     def has(self, feature: str) -> bool:
         """Whether code for this target may use `feature` (LLVM's name)."""
         return feature in self.features

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 
 import evo_tvm
 from evo_tvm.frontend import import_onnx
@@ -15,6 +14,7 @@ from evo_tvm.graph import Graph
 from evo_tvm.pipeline import CLEAN_UP
 from evo_tvm.plan.read_relax import read_relax
 from tests.onnx_builder import Builder
+from tests.onnx_runtime import exact_session
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,7 @@ def graph_of(b: Builder) -> Graph:
 
 def in_onnx_runtime(b: Builder) -> list[np.ndarray]:
     """The outputs of the model, all optimizations on."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 3, 1
-    session = onnxruntime.InferenceSession(b.model().SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(None, dict(b.inputs)))
+    return list(exact_session(b.model()).run(None, dict(b.inputs)))
 
 
 def compiled(b: Builder, target: str = "host", num_threads: int = 1) -> list[np.ndarray]:

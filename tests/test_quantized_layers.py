@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 import evo_tvm
@@ -14,6 +13,7 @@ from evo_tvm.bench import light, zoo
 from evo_tvm.bench.inputs import random_inputs
 from evo_tvm.bench.peers.prepare_model import input_specs
 from evo_tvm.bench.quantized import quantize_as_ort
+from tests.onnx_runtime import exact_session
 
 #: Six whole networks in the slow tier; a small one always.
 MODELS = (
@@ -75,7 +75,7 @@ def test_layers_and_whole(name: str, tmp_path: Path) -> None:
     model = quantized(name, tmp_path)
     inputs = random_inputs(input_specs(model), 100)
     shown = with_outputs(model)
-    session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = exact_session(shown)
     names = [output.name for output in shown.graph.output]
     wanted = dict(zip(names, session.run(names, inputs), strict=True))
 
@@ -93,5 +93,5 @@ def test_layers_and_whole(name: str, tmp_path: Path) -> None:
     kernels = [kernel for kernel in artifact.manifest.kernels if "conv2d" in kernel.operator]
     assert kernels and {kernel.dtype for kernel in kernels} == {"int8"}
     (output,) = (output.name for output in model.graph.output)
-    plain = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    plain = exact_session(model)
     assert sqnr_db(plain.run([output], inputs)[0], artifact.module().run(inputs)[output]) >= LEAST_SQNR_DB

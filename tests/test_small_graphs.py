@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import hypothesis
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from evo_tvm.schedules import common
 from evo_tvm.target import Target
 from evo_tvm.tune.log import Log
 from tests.onnx_builder import Builder
+from tests.onnx_runtime import exact_session
 from tests.workloads import WORKLOADS, Conv2d, Workload, tolerance
 
 #: Workloads side by side in one model: linking costs as much as twenty kernels, and what shares an arena can collide.
@@ -32,10 +32,7 @@ Arrays = list[np.ndarray]
 
 def reference(b: Builder) -> Arrays:
     """The outputs of `b`'s model, by ONNX Runtime."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    session = onnxruntime.InferenceSession(b.model().SerializeToString(), options, ["CPUExecutionProvider"])
-    return list(session.run(None, b.inputs))
+    return list(exact_session(b.model()).run(None, b.inputs))
 
 
 def compiled(b: Builder, target: str, algorithm: str = "spatial_pack") -> list[Arrays]:

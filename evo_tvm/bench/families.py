@@ -52,7 +52,7 @@ def layers(count: int, depth: float) -> int:
     return max(1, round(count * depth))
 
 
-def _conv(
+def convolution(
     g: Graph,
     x: Value,
     name: str,
@@ -62,6 +62,7 @@ def _conv(
     groups: int = 1,
     activation: Callable[[Graph, Value], Value] | None = Graph.relu,
 ) -> Value:
+    """With its normalization, and what follows."""
     x = g.batch_norm(g.conv(x, f"{name}.conv", count, kernel, stride=stride, groups=groups), f"{name}.bn")
     return activation(g, x) if activation is not None else x
 
@@ -70,20 +71,20 @@ def _vgg(g: Graph, x: Value, width: float, depth: float) -> Value:
     """Simonyan and Zisserman, "Very Deep Convolutional Networks" (ICLR 2015)."""
     for stage, (count, repeats) in enumerate(((64, 1), (128, 1), (256, 2), (512, 2), (512, 2))):
         for index in range(layers(repeats, depth)):
-            x = _conv(g, x, f"stage{stage}.{index}", channels(count, width), 3)
+            x = convolution(g, x, f"stage{stage}.{index}", channels(count, width), 3)
         x = g.max_pool(x, 2, 2)
     return g.classifier(x, "classifier", CLASSES)
 
 
 def _resnet(g: Graph, x: Value, width: float, depth: float) -> Value:
     """He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), blocks of two 3x3 convolutions."""
-    x = g.max_pool(_conv(g, x, "stem", channels(64, width), 7, 2), 3, 2, pad=1)
+    x = g.max_pool(convolution(g, x, "stem", channels(64, width), 7, 2), 3, 2, pad=1)
     for stage, count in enumerate((64, 128, 256, 512)):
         for index in range(layers(2, depth)):
             name, stride = f"stage{stage}.{index}", 2 if stage and not index else 1
-            y = _conv(g, x, f"{name}.0", channels(count, width), 3, stride)
-            y = _conv(g, y, f"{name}.1", channels(count, width), 3, activation=None)
-            x = g.relu(g.add(y, _shortcut(g, x, name, y.channels, stride)))
+            y = convolution(g, x, f"{name}.0", channels(count, width), 3, stride)
+            y = convolution(g, y, f"{name}.1", channels(count, width), 3, activation=None)
+            x = g.relu(g.add(y, shortcut(g, x, name, y.channels, stride)))
     return g.classifier(x, "classifier", CLASSES)
 
 
@@ -98,33 +99,34 @@ def _resnext(g: Graph, x: Value, width: float, depth: float) -> Value:
 
 
 def _bottlenecks(g: Graph, x: Value, width: float, depth: float, groups: int, inner: int) -> Value:
-    x = g.max_pool(_conv(g, x, "stem", channels(64, width), 7, 2), 3, 2, pad=1)
+    x = g.max_pool(convolution(g, x, "stem", channels(64, width), 7, 2), 3, 2, pad=1)
     for stage, (count, repeats) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
         narrow = -(-channels(count * inner, width) // groups) * groups
         for index in range(layers(repeats, depth)):
             name, stride = f"stage{stage}.{index}", 2 if stage and not index else 1
-            y = _conv(g, x, f"{name}.0", narrow, 1)
-            y = _conv(g, y, f"{name}.1", narrow, 3, stride, groups)
-            y = _conv(g, y, f"{name}.2", channels(4 * count, width), 1, activation=None)
-            x = g.relu(g.add(y, _shortcut(g, x, name, y.channels, stride)))
+            y = convolution(g, x, f"{name}.0", narrow, 1)
+            y = convolution(g, y, f"{name}.1", narrow, 3, stride, groups)
+            y = convolution(g, y, f"{name}.2", channels(4 * count, width), 1, activation=None)
+            x = g.relu(g.add(y, shortcut(g, x, name, y.channels, stride)))
     return g.classifier(x, "classifier", CLASSES)
 
 
-def _shortcut(g: Graph, x: Value, name: str, count: int, stride: int) -> Value:
+def shortcut(g: Graph, x: Value, name: str, count: int, stride: int) -> Value:
+    """What a branch of so many channels is added to: the input, or a convolution of it where it has another shape."""
     if stride == 1 and x.channels == count:
         return x
-    return _conv(g, x, f"{name}.shortcut", count, 1, stride, activation=None)
+    return convolution(g, x, f"{name}.shortcut", count, 1, stride, activation=None)
 
 
 def _mobilenetv1(g: Graph, x: Value, width: float, depth: float) -> Value:
     """Howard et al., "MobileNets" (2017), table 1."""
-    x = _conv(g, x, "stem", channels(32, width), 3, 2)
+    x = convolution(g, x, "stem", channels(32, width), 3, 2)
     table = ((64, 1, 1), (128, 2, 1), (128, 1, 1), (256, 2, 1), (256, 1, 1), (512, 2, 1), (512, 1, 5), (1024, 2, 2))
     for stage, (count, stride, repeats) in enumerate(table):
         for index in range(layers(repeats, depth)):
             name = f"stage{stage}.{index}"
-            x = _conv(g, x, f"{name}.depthwise", x.channels, 3, stride if not index else 1, x.channels)
-            x = _conv(g, x, f"{name}.pointwise", channels(count, width), 1)
+            x = convolution(g, x, f"{name}.depthwise", x.channels, 3, stride if not index else 1, x.channels)
+            x = convolution(g, x, f"{name}.pointwise", channels(count, width), 1)
     return g.classifier(x, "classifier", CLASSES)
 
 
@@ -150,16 +152,16 @@ _MNASNET = ((1, 16, 1, 1, 3), (3, 24, 3, 2, 3), (3, 40, 3, 2, 5), (6, 80, 3, 2, 
 
 def _inverted(table: tuple[tuple[int, int, int, int, int], ...], activation: Callable[[Graph, Value], Value]) -> Family:
     def family(g: Graph, x: Value, width: float, depth: float) -> Value:
-        x = _conv(g, x, "stem", channels(32, width), 3, 2, activation=activation)
+        x = convolution(g, x, "stem", channels(32, width), 3, 2, activation=activation)
         for stage, (expansion, count, repeats, first, kernel) in enumerate(table):
             for index in range(layers(repeats, depth)):
-                name, stride, shortcut = f"stage{stage}.{index}", first if not index else 1, x
+                name, stride, before = f"stage{stage}.{index}", first if not index else 1, x
                 if expansion > 1:
-                    x = _conv(g, x, f"{name}.expand", expansion * x.channels, 1, activation=activation)
-                x = _conv(g, x, f"{name}.depthwise", x.channels, kernel, stride, x.channels, activation)
-                x = _conv(g, x, f"{name}.project", channels(count, width), 1, activation=None)
-                x = g.add(x, shortcut) if stride == 1 and x.channels == shortcut.channels else x
-        x = _conv(g, x, "head", channels(1280, max(1.0, width)), 1, activation=activation)
+                    x = convolution(g, x, f"{name}.expand", expansion * x.channels, 1, activation=activation)
+                x = convolution(g, x, f"{name}.depthwise", x.channels, kernel, stride, x.channels, activation)
+                x = convolution(g, x, f"{name}.project", channels(count, width), 1, activation=None)
+                x = g.add(x, before) if stride == 1 and x.channels == before.channels else x
+        x = convolution(g, x, "head", channels(1280, max(1.0, width)), 1, activation=activation)
         return g.classifier(x, "classifier", CLASSES)
 
     return family
@@ -167,7 +169,7 @@ def _inverted(table: tuple[tuple[int, int, int, int, int], ...], activation: Cal
 
 def _squeezenet(g: Graph, x: Value, width: float, depth: float) -> Value:
     """Iandola et al., "SqueezeNet" (2016), version 1.1."""
-    x = g.max_pool(_conv(g, x, "stem", channels(64, width), 3, 2), 3, 2)
+    x = g.max_pool(convolution(g, x, "stem", channels(64, width), 3, 2), 3, 2)
     for stage, counts in enumerate(((16, 16), (32, 32), (48, 48, 64, 64))):
         for index, count in enumerate(c for c in counts for _ in range(layers(1, depth))):
             name, squeezed = f"fire{stage}.{index}", channels(count, width)
@@ -182,7 +184,7 @@ def _squeezenet(g: Graph, x: Value, width: float, depth: float) -> Value:
 def _densenet(g: Graph, x: Value, width: float, depth: float) -> Value:
     """Huang et al., "Densely Connected Convolutional Networks" (CVPR 2017), growth rate 32."""
     growth = channels(32, width)
-    x = g.max_pool(_conv(g, x, "stem", 2 * growth, 7, 2), 3, 2, pad=1)
+    x = g.max_pool(convolution(g, x, "stem", 2 * growth, 7, 2), 3, 2, pad=1)
     for block, count in enumerate((6, 12, 24, 16)):
         for layer in range(layers(count, depth / 2)):
             name = f"block{block}.{layer}"
@@ -199,8 +201,8 @@ def _densenet(g: Graph, x: Value, width: float, depth: float) -> Value:
 
 def _inception(g: Graph, x: Value, width: float, depth: float) -> Value:
     """Szegedy et al., "Going Deeper with Convolutions" (CVPR 2015), table 1, with batch normalization."""
-    x = g.max_pool(_conv(g, x, "stem.0", channels(64, width), 7, 2), 3, 2, pad=1)
-    x = _conv(g, _conv(g, x, "stem.1", channels(64, width), 1), "stem.2", channels(192, width), 3)
+    x = g.max_pool(convolution(g, x, "stem.0", channels(64, width), 7, 2), 3, 2, pad=1)
+    x = convolution(g, convolution(g, x, "stem.1", channels(64, width), 1), "stem.2", channels(192, width), 3)
     stages = (((64, 96, 128, 16, 32, 32), 2), ((192, 112, 224, 24, 64, 64), 5), ((320, 160, 320, 32, 128, 128), 2))
     for stage, (counts, repeats) in enumerate(stages):
         x = g.max_pool(x, 3, 2, pad=1)
@@ -208,10 +210,10 @@ def _inception(g: Graph, x: Value, width: float, depth: float) -> Value:
             name, (a, b, c, d, e, f) = f"mixed{stage}.{index}", (channels(count, width) for count in counts)
             pooled = g.max_pool(x, 3, 1, pad=1)
             parts = [
-                _conv(g, x, f"{name}.0", a, 1),
-                _conv(g, _conv(g, x, f"{name}.1.0", b, 1), f"{name}.1.1", c, 3),
-                _conv(g, _conv(g, x, f"{name}.2.0", d, 1), f"{name}.2.1", e, 5),
-                _conv(g, pooled, f"{name}.3", f, 1),
+                convolution(g, x, f"{name}.0", a, 1),
+                convolution(g, convolution(g, x, f"{name}.1.0", b, 1), f"{name}.1.1", c, 3),
+                convolution(g, convolution(g, x, f"{name}.2.0", d, 1), f"{name}.2.1", e, 5),
+                convolution(g, pooled, f"{name}.3", f, 1),
             ]
             x = g.concat(parts)
     return g.classifier(x, "classifier", CLASSES)
@@ -219,12 +221,12 @@ def _inception(g: Graph, x: Value, width: float, depth: float) -> Value:
 
 def _darknet(g: Graph, x: Value, width: float, depth: float) -> Value:
     """Redmon and Farhadi, "YOLOv3" (2018): residual blocks of a 1x1 and a 3x3 convolution, here with SiLU."""
-    x = _conv(g, x, "stem", channels(32, width), 3, activation=Graph.silu)
+    x = convolution(g, x, "stem", channels(32, width), 3, activation=Graph.silu)
     for stage, (count, repeats) in enumerate(((64, 1), (128, 2), (256, 4), (512, 4), (1024, 2))):
-        x = _conv(g, x, f"down{stage}", channels(count, width), 3, 2, activation=Graph.silu)
+        x = convolution(g, x, f"down{stage}", channels(count, width), 3, 2, activation=Graph.silu)
         for index in range(layers(repeats, depth)):
-            y = _conv(g, x, f"stage{stage}.{index}.0", channels(count // 2, width), 1, activation=Graph.silu)
-            x = g.add(x, _conv(g, y, f"stage{stage}.{index}.1", x.channels, 3, activation=Graph.silu))
+            y = convolution(g, x, f"stage{stage}.{index}.0", channels(count // 2, width), 1, activation=Graph.silu)
+            x = g.add(x, convolution(g, y, f"stage{stage}.{index}.1", x.channels, 3, activation=Graph.silu))
     return g.classifier(x, "classifier", CLASSES)
 
 

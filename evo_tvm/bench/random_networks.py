@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import onnx
 
-from evo_tvm.bench.families import CLASSES, Zeros, channels, layers
+from evo_tvm.bench.families import CLASSES, Zeros, channels, convolution, layers, shortcut
 from evo_tvm.bench.graph import Graph, Value
 from evo_tvm.bench.zoo import build_graph
 
@@ -37,7 +37,7 @@ def random_network(width: float, depth: float, size: int) -> onnx.ModelProto:
 
 def _network(g: Graph, x: Value, width: float, depth: float, rng: random.Random) -> Value:
     activation, count = rng.choice(_ACTIVATIONS), channels(rng.choice(_FIRST), width)
-    x = _conv(g, x, "stem", count, rng.choice((3, 3, 3, 5, 7)), rng.choice((1, 2, 2)), 1, activation)
+    x = convolution(g, x, "stem", count, rng.choice((3, 3, 3, 5, 7)), rng.choice((1, 2, 2)), 1, activation)
     for stage in range(_STAGES):
         if stage:
             count = min(_MOST_CHANNELS, channels(count, rng.uniform(1.2, 2.6)))
@@ -48,30 +48,25 @@ def _network(g: Graph, x: Value, width: float, depth: float, rng: random.Random)
     return g.classifier(x, "classifier", CLASSES)
 
 
-def _conv(
-    g: Graph, x: Value, name: str, count: int, kernel: int, stride: int, groups: int, activation: _Activation | None
-) -> Value:
-    x = g.batch_norm(g.conv(x, f"{name}.conv", count, kernel, stride=stride, groups=groups), f"{name}.bn")
-    return activation(g, x) if activation is not None else x
-
-
 def _plain(g: Graph, x: Value, name: str, count: int, stride: int, act: _Activation, rng: random.Random) -> Value:
     """A convolution, and before or behind it a pool where the stage begins."""
     if stride == 1:
-        return _conv(g, x, name, count, rng.choice((1, 3, 3, 5)), 1, 1, act)
+        return convolution(g, x, name, count, rng.choice((1, 3, 3, 5)), 1, 1, act)
     if rng.random() < 0.4:
-        return _conv(g, x, name, count, rng.choice((1, 3, 3, 5)), 2, 1, act)
+        return convolution(g, x, name, count, rng.choice((1, 3, 3, 5)), 2, 1, act)
     kernel = rng.choice((2, 3))
     if rng.random() < 0.7:
         x = g.max_pool(x, kernel, 2, pad=kernel // 2 if kernel == 3 else 0)
     else:
         x = g.average_pool(x, 2, 2)
-    return _conv(g, x, name, count, 3, 1, 1, act)
+    return convolution(g, x, name, count, 3, 1, 1, act)
 
 
 def _residual(g: Graph, x: Value, name: str, count: int, stride: int, act: _Activation, rng: random.Random) -> Value:
-    y = _conv(g, x, f"{name}.0", rng.choice((count, count // 2 // 8 * 8 or 8)), rng.choice((1, 3)), stride, 1, act)
-    y = _conv(g, y, f"{name}.1", count, 3, 1, 1, None)
+    y = convolution(
+        g, x, f"{name}.0", rng.choice((count, count // 2 // 8 * 8 or 8)), rng.choice((1, 3)), stride, 1, act
+    )
+    y = convolution(g, y, f"{name}.1", count, 3, 1, 1, None)
     return _added(g, x, y, name, stride, act)
 
 
@@ -79,37 +74,37 @@ def _bottleneck(g: Graph, x: Value, name: str, count: int, stride: int, act: _Ac
     """Of 1x1, 3x3 in groups or not, and 1x1 convolutions."""
     groups = rng.choice((1, 1, 2, 4, 8, 16, 32))
     narrow = -(-max(16, count // rng.choice((1, 2, 4))) // (8 * groups)) * 8 * groups
-    y = _conv(g, x, f"{name}.0", narrow, 1, 1, 1, act)
-    y = _conv(g, y, f"{name}.1", narrow, 3, stride, groups, act)
-    y = _conv(g, y, f"{name}.2", count, 1, 1, 1, None)
+    y = convolution(g, x, f"{name}.0", narrow, 1, 1, 1, act)
+    y = convolution(g, y, f"{name}.1", narrow, 3, stride, groups, act)
+    y = convolution(g, y, f"{name}.2", count, 1, 1, 1, None)
     return _added(g, x, y, name, stride, act)
 
 
 def _inverted(g: Graph, x: Value, name: str, count: int, stride: int, act: _Activation, rng: random.Random) -> Value:
     """Of a 1x1 convolution to more channels, a depthwise one, and a 1x1 one to few."""
-    y = _conv(g, x, f"{name}.0", min(_MOST_CHANNELS, x.channels * rng.choice((2, 3, 4, 6))), 1, 1, 1, act)
-    y = _conv(g, y, f"{name}.1", y.channels, rng.choice((3, 3, 5, 7)), stride, y.channels, act)
-    y = _conv(g, y, f"{name}.2", count, 1, 1, 1, None)
+    y = convolution(g, x, f"{name}.0", min(_MOST_CHANNELS, x.channels * rng.choice((2, 3, 4, 6))), 1, 1, 1, act)
+    y = convolution(g, y, f"{name}.1", y.channels, rng.choice((3, 3, 5, 7)), stride, y.channels, act)
+    y = convolution(g, y, f"{name}.2", count, 1, 1, 1, None)
     return g.add(y, x) if stride == 1 and x.channels == count else y
 
 
 def _separable(g: Graph, x: Value, name: str, count: int, stride: int, act: _Activation, rng: random.Random) -> Value:
     """A depthwise convolution and a 1x1 one."""
-    y = _conv(g, x, f"{name}.0", x.channels, rng.choice((3, 3, 5)), stride, x.channels, act)
-    return _conv(g, y, f"{name}.1", count, 1, 1, 1, act)
+    y = convolution(g, x, f"{name}.0", x.channels, rng.choice((3, 3, 5)), stride, x.channels, act)
+    return convolution(g, y, f"{name}.1", count, 1, 1, 1, act)
 
 
 def _branches(g: Graph, x: Value, name: str, count: int, stride: int, act: _Activation, rng: random.Random) -> Value:
     """Convolutions side by side, behind a narrow one or not."""
     if stride == 2:
         x = g.max_pool(x, 3, 2, pad=1)
-    narrow = _conv(g, x, f"{name}.0", max(8, count // rng.choice((2, 4, 8)) // 8 * 8), 1, 1, 1, act)
+    narrow = convolution(g, x, f"{name}.0", max(8, count // rng.choice((2, 4, 8)) // 8 * 8), 1, 1, 1, act)
     share = max(8, count // 2 // 8 * 8)
-    parts = [_conv(g, narrow, f"{name}.{k}", share, k, 1, 1, act) for k in rng.choice(((1, 3), (3, 5), (1, 3, 5)))]
+    parts = [
+        convolution(g, narrow, f"{name}.{k}", share, k, 1, 1, act) for k in rng.choice(((1, 3), (3, 5), (1, 3, 5)))
+    ]
     return g.concat([x, *parts] if rng.random() < 0.3 else parts)
 
 
 def _added(g: Graph, x: Value, y: Value, name: str, stride: int, act: _Activation) -> Value:
-    if stride != 1 or x.channels != y.channels:
-        x = _conv(g, x, f"{name}.shortcut", y.channels, 1, stride, 1, None)
-    return act(g, g.add(y, x))
+    return act(g, g.add(y, shortcut(g, x, name, y.channels, stride)))

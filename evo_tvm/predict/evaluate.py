@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -86,9 +86,9 @@ def _counts(rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return np.stack([*numbers, np.ones(len(rows))], axis=1)
 
 
-def pairs(keys: Sequence[str], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def pairs(keys: Sequence[Hashable], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """(each later measurement, the one before it) of the same thing: the noise. keys: what was measured."""
-    first: dict[str, float] = {}
+    first: dict[Hashable, float] = {}
     found = []
     for key, value in zip(keys, values, strict=True):
         if key in first:
@@ -162,8 +162,7 @@ def unseen_workloads(
 def side_by_side(function: Callable[[Any], None], items: Iterable[Any]) -> None:
     """Calls it with each item, on as many cores as there are; training leaves Python to the other threads."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for _ in pool.map(function, items):
-            pass
+        list(pool.map(function, items))
 
 
 def beside_kernels(latencies: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:

@@ -44,7 +44,12 @@ def disturbed_hours(examples: Examples) -> dict[str, float]:
 def calm(examples: Examples, disturbed: Collection[str] | None = None) -> Examples:
     """Those that were not measured in disturbed hours. disturbed: these hours, where they are known already."""
     disturbed = disturbed_hours(examples) if disturbed is None else disturbed
-    return examples.take(np.array([hour not in disturbed for hour in examples.hours]))
+    return examples.take(is_calm(examples, disturbed))
+
+
+def is_calm(examples: Examples, disturbed: Collection[str]) -> np.ndarray:
+    """Which were not measured in these hours, a mask."""
+    return np.array([hour not in disturbed for hour in examples.hours])
 
 
 def _standard_error(lengths: np.ndarray) -> float:

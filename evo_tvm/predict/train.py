@@ -42,6 +42,8 @@ ROUNDS = 600
 _SEVERAL_THREADS = 0.3
 #: Where `centre_of` looks.
 _CENTRES = np.linspace(-0.1, 0.1, 201)
+#: From this timer on weights were in the last cache, where those of a kernel are that is measured by itself.
+_WEIGHTS_NEAR = 3
 #: Characters of a date up to its hour.
 _HOUR = len("2026-11-22T05")
 #: Models of an ensemble; each leaves out the workloads of one part.
@@ -118,11 +120,17 @@ def examples_of(records: Iterable[Record], target: Target, metric: str = "time")
     kept = _shortest(r for r in records if r.samples_ms and r.measured == metric and not r.stale and is_quick(r))
     if not kept:
         raise UsageError("there is nothing to learn from: no measurement is for this target and still valid")
-    kept.sort(key=lambda record: (record.threads, record.steady))
-    alike = itertools.groupby(kept, key=lambda record: (record.threads, record.steady))
+    kept.sort(key=lambda record: (record.threads, record.steady, record.timer))
+    alike = itertools.groupby(kept, key=lambda record: (record.threads, record.steady, record.timer))
     rows = [
-        features_of_many([(r.workload, r.algorithm, dict(r.config)) for r in several], target, threads, steady=steady)
-        for (threads, steady), several in alike
+        features_of_many(
+            [(r.workload, r.algorithm, dict(r.config)) for r in several],
+            target,
+            threads,
+            target.evicting_bytes if timer >= _WEIGHTS_NEAR else None,
+            steady,
+        )
+        for (threads, steady, timer), several in alike
     ]
     kinds = tuple(kind_of(r.workload, r.algorithm) for r in kept)
     return Examples(
@@ -141,8 +149,7 @@ def examples_of(records: Iterable[Record], target: Target, metric: str = "time")
 def _shortest(records: Iterable[Record]) -> list[Record]:
     found: dict[tuple[object, ...], Record] = {}
     for record in records:
-        config = tuple(sorted(record.config.items()))
-        which = record.workload, record.algorithm, config, record.threads, record.steady
+        which = record.kernel, record.threads, record.steady, record.timer
         if which not in found or record.latency_ms < found[which].latency_ms:
             found[which] = record
     return list(found.values())

@@ -22,7 +22,7 @@ from evo_tvm.errors import UsageError
 from evo_tvm.target import Target
 from evo_tvm.tune.folders import COMPRESSED, best_files, log_files, log_name, shipped_folder, user_folder
 from evo_tvm.tune.revision import METASCHEDULE, is_stale
-from evo_tvm.workload import Workload
+from evo_tvm.workload import Fused, Workload
 
 
 class LogWarning(UserWarning):
@@ -56,19 +56,30 @@ class Record:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def kernel(self) -> tuple[Fused, str, tuple[tuple[str, Any], ...]]:
+        """What tells measured kernels apart: the workload with all that is fused with it, algorithm, configuration."""
+        return self.workload.kernel, self.algorithm, tuple(sorted(self.config.items()))
+
+    @property
     def latency_ms(self) -> float:
         """The fastest sample; infinity where there is none."""
         return min(self.samples_ms, default=float("inf"))
 
     @property
-    def steady(self) -> bool:
-        """Whether the clock was the same for all kernels: `timer` is 2 or more. Counts of instructions always are."""
-        return self.measured != "time" or int(self.provenance.get("timer", 1)) >= 2
+    def timer(self) -> int:
+        """How samples were taken (`evo_tvm.tune.measure.TIMER`)."""
+        return int(self.provenance.get("timer", 1))
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """What is better ranks lower: first what was measured beside its rivals, then what is faster."""
-        return not self.provenance.get("final", False), self.latency_ms
+    def steady(self) -> bool:
+        """Whether the clock was the same for all kernels: `timer` is 2 or more. Counts of instructions always are."""
+        return self.measured != "time" or self.timer >= 2
+
+    @property
+    def rank(self) -> tuple[bool, int, float]:
+        """What is better ranks lower: first what was measured beside its rivals, then as it is done now, then what is
+        faster."""
+        return not self.provenance.get("final", False), -self.timer, self.latency_ms
 
     @property
     def stale(self) -> bool:

@@ -36,8 +36,10 @@ from evo_tvm.workload import Fused, Workload
 
 #: max |difference| / max |result| between configurations: what Winograd may lose, and no more.
 TOLERANCE = 1e-3
-#: How samples are taken, in logs: 1, where it is not given: without care for the clock that wide vectors slow down.
-TIMER = 2
+#: How samples are taken, in logs: 1, where it is not given: without care for the clock that wide vectors slow down; 2:
+#: with care for it, while neighbours on the other half of a core that did not multiply went unnoticed, and with weights
+#: that were in no cache; 3: such neighbours are noticed, and weights are in the last cache.
+TIMER = 3
 #: A call that takes longer hangs.
 TIMEOUT_S = 10.0
 #: So does a compiler that takes longer for one kernel.
@@ -48,17 +50,15 @@ _PATIENCE = 10
 _BUILT_AHEAD = 2
 #: Of the support code, compiled once.
 _CACHE_BYTES = 64 << 20
-#: Of the last cache where its size is not known.
-_LAST_CACHE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long kernels are timed: rounds over all of them, and seconds for each, whichever lasts longer."""
+    """How often each kernel is timed at quick moments of the machine: until the two shortest samples agree, within
+    these numbers. What is slow, or has no quick moment, is given up earlier."""
 
     min_rounds: int = 5
     max_rounds: int = 20
-    seconds_each: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -269,10 +269,9 @@ class Measurer:
             **asdict(batch),
             "kernels": kernels,
             "threads": job.threads,
-            "evict_bytes": 2 * max(self.target.l3_bytes or _LAST_CACHE_BYTES, self.target.l2_bytes),
+            "evict_bytes": self.target.evicting_bytes,
             "min_rounds": job.effort.min_rounds,
             "max_rounds": job.effort.max_rounds,
-            "seconds": job.effort.seconds_each * len(kernels),
             "references": {number: str(self._reference(workload)) for number, workload in workloads.items()},
             "tolerances": {
                 number: TOLERANCE if FINITE.issuperset((*workload.between, *workload.epilogue)) else float("inf")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from evo_tvm.algorithms import ALGORITHMS
-from evo_tvm.decide import config_fields
 from evo_tvm.predict.rank import Ranking
 from evo_tvm.target import Target
 from evo_tvm.tune.folders import log_name
-from evo_tvm.tune.log import Log, Record, append, check_writable
-from evo_tvm.tune.measure import Job, Measurer, Result, provenance
+from evo_tvm.tune.log import Log, append, check_writable
+from evo_tvm.tune.measure import Job, Measurer, provenance
 from evo_tvm.tune.one_kernel import Candidate
-from evo_tvm.tune.revision import revision_of
+from evo_tvm.tune.recorded import recorded
 from evo_tvm.workload import Workload
 
 #: Configurations of a workload that are measured beside each other.
@@ -44,8 +41,7 @@ def measure_top(
     with Measurer(target) as measurer:
         for done, (job, results) in enumerate(measurer.run(lambda: next(jobs, None)), 1):
             for number, result in sorted(results[num_threads].items()):
-                record = _record(job.candidates[number], target, num_threads, result)
-                record = replace(record, provenance={**source, **record.provenance})
+                record = recorded(job.candidates[number], target, result, source, threads=num_threads)
                 append(folder, record)
                 log.add(record)
             progress("measure kernels", done, len(waiting))
@@ -68,19 +64,3 @@ def _top(workload: Workload, ranking: Ranking) -> tuple[Candidate, ...]:
     others.sort(key=lambda each: each.prediction.value)
     more = [Candidate(workload, each.algorithm, each.config) for each in others]
     return tuple(dict.fromkeys([*first, *more[: max(0, TOP - len(first))]]))
-
-
-def _record(candidate: Candidate, target: Target, num_threads: int, result: Result) -> Record:
-    workload, name = candidate.workload, candidate.algorithm
-    slow = {"slowness": round(result.slowness, 2)} if result.slowness > 1 else {}
-    return Record(
-        workload,
-        log_name(target),
-        name,
-        config_fields(candidate.config),
-        revision_of(target.isa, workload.operator, name),
-        result.samples_ms,
-        result.error,
-        threads=num_threads,
-        provenance={"date": datetime.now(UTC).isoformat(timespec="seconds"), **slow},
-    )

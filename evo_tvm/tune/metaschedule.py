@@ -34,7 +34,7 @@ from evo_tvm.workload import Workload
 
 #: Candidates that are measured before its model learns of them.
 _BATCH = 16
-_EFFORT = Effort(min_rounds=5, max_rounds=8, seconds_each=0.01)
+_EFFORT = Effort(min_rounds=5, max_rounds=8)
 
 #: A schedule's trace as JSON, and what it takes.
 Report = Callable[[str, Result], None]

@@ -7,12 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from evo_tvm.algorithms import ALGORITHMS
-from evo_tvm.decide import config_fields
 from evo_tvm.errors import UsageError
 from evo_tvm.runtime import cpu
 from evo_tvm.target import Target
@@ -21,7 +19,7 @@ from evo_tvm.tune.guide import Guide
 from evo_tvm.tune.log import Record, append, check_writable, read_records
 from evo_tvm.tune.measure import Effort, Job, Measurer, Result, Results
 from evo_tvm.tune.one_kernel import Candidate
-from evo_tvm.tune.revision import revision_of
+from evo_tvm.tune.recorded import recorded
 from evo_tvm.tune.space import FINALISTS, Space, Tuned
 from evo_tvm.workload import Workload
 
@@ -34,8 +32,8 @@ _BATCH, _BATCH_BYTES = 8, 1 << 30
 _UNDER_WAY = 2
 #: How many bytes a kernel may make of one byte of weights: Winograd's F(4, 3), and what it is made of.
 _GROWTH = 5
-_EFFORT = Effort(min_rounds=5, max_rounds=8, seconds_each=0.01)
-_FINAL_EFFORT = Effort(min_rounds=10, max_rounds=40, seconds_each=0.1)
+_EFFORT = Effort(min_rounds=5, max_rounds=8)
+_FINAL_EFFORT = Effort(min_rounds=10, max_rounds=40)
 #: What that takes, compared with measuring a configuration for the first time.
 _FINAL_COST = 0.7
 
@@ -169,21 +167,8 @@ class _Tuner:
         self.progress(self._status(task), self.done, self.total)
 
     def _record(self, candidate: Candidate, result: Result, final: bool) -> Record:
-        operator, name = candidate.workload.operator, candidate.algorithm
-        slow = {"slowness": round(result.slowness, 2)} if result.slowness > 1 else {}
-        date = datetime.now(UTC).isoformat(timespec="seconds")
-        return Record(
-            candidate.workload,
-            log_name(self.target),
-            name,
-            config_fields(candidate.config),
-            revision_of(self.target.isa, operator, name),
-            result.samples_ms,
-            result.error,
-            measured=self.measurer.metric,
-            threads=self.threads,
-            provenance={**self.measurer.provenance, "date": date, **({"final": True} if final else {}), **slow},
-        )
+        source = {**self.measurer.provenance, **({"final": True} if final else {})}
+        return recorded(candidate, self.target, result, source, threads=self.threads, measured=self.measurer.metric)
 
     def _status(self, task: _Task) -> str:
         """ "conv2d 1x64x56x56 64x64x3x3: winograd4 0.73 ms, 12 min left" """
@@ -207,12 +192,13 @@ def search(
     seed: int = 0,
     progress: Progress | None = None,
     measurer: AbstractContextManager[AnyMeasurer] | None = None,
+    space: type[Space] = Space,
 ) -> tuple[Tuned, ...]:
     """Measures up to `trials` configurations of each workload and algorithm; each goes into the log in `folder` at
     once, and what is there already is not measured again.
 
     seconds: stop about then; all workloads get their share. algorithms: these alone. seed: of the random choice.
-    measurer: in place of this machine's.
+    measurer: in place of this machine's. space: what picks configurations.
 
     Raises UsageError: an algorithm that does not exist, a log that cannot be written, a target that is not this
     machine.
@@ -226,7 +212,7 @@ def search(
     tasks = []
     for workload in dict.fromkeys(workloads):
         spaces = [
-            Space(workload, algorithm, target, num_threads, trials, seed, guide)
+            space(workload, algorithm, target, num_threads, trials, seed, guide)
             for name, algorithm in ALGORITHMS.get(workload.operator, {}).items()
             if (not algorithms or name in algorithms) and algorithm.refusal(workload, target) is None
         ]
@@ -237,7 +223,7 @@ def search(
         _recall(tasks, folder, log_name(target), num_threads, opened.metric, guide)
         silent: Progress = lambda text, done, total: None  # noqa: E731
         _Tuner(tasks, target, num_threads, folder, opened, guide, progress or silent, until).run()
-    return tuple(space.tuned() for task in tasks for space in task.spaces if space.measured)
+    return tuple(each.tuned() for task in tasks for each in task.spaces if each.measured)
 
 
 def _recall(tasks: Sequence[_Task], folder: Path, target: str, threads: int, metric: str, guide: Guide) -> None:

@@ -2,12 +2,13 @@
 
 It reads one request a line and answers each with a line, both JSON. A request is a `Batch` of
 `evo_tvm.tune.build_batch`, with `threads` (numbers of them, to be timed one after the other), `evict_bytes`,
-`min_rounds`, `max_rounds`, `seconds` (for all), `references` (for each kernel the file that says what is correct) and
-`tolerances`, and `skip`, kernels that run once, for the sake of their result. All kernels run in turn, round after
-round, so that what disturbs the machine hits all alike. Weights are cold, as in a whole model: between two rounds as
-much memory is written as empties the caches. What a kernel reads and writes is warm: the kernel before it would have
-just written it. A sample during which another process had the core, or the machine was slow, does not count while there
-are others.
+`min_rounds`, `max_rounds`, `references` (for each kernel the file that says what is correct) and `tolerances`, and
+`skip`, kernels that run once, for the sake of their result. All kernels run in turn, round after
+round, so that what disturbs the machine hits all alike. Weights and code are in the last cache, where the rest of a
+model leaves them: before each sample the kernel runs once, and then so much memory is written as empties the caches
+before the last. What a kernel reads and writes is warm: the kernel before it would have just written it. Whatever
+disturbs a sample makes it longer, so the shortest one counts; a kernel is done when its two shortest samples of quick
+moments agree.
 """
 
 from __future__ import annotations
@@ -41,23 +42,26 @@ from evo_tvm.runtime.tensors import address, aligned_bytes
 WAITING = -1
 _PR_SET_PDEATHSIG = 1
 _MOST_ARGUMENTS = 24
-#: Rounds that may be added while there are too few samples of quick moments.
-_PATIENCE = 2
-#: How often the fixed work runs before it is known what is usual, and for how long at most before one batch; how many
-#: of its times are kept.
-_REFERENCE_RUNS, _REFERENCE_S, _KEPT = 10_000, 0.4, 20_000
+#: Rounds for each sample of a quick moment that is wanted; samples that take so long together are enough.
+_PATIENCE, _LONG_MS = 2, 200.0
+#: For how long the fixed work runs before it is known what is usual; how many of its usual times are kept.
+_REFERENCE_S, _KEPT = 2.0, 20_000
 #: From the shortest of them to this multiple the machine is not shared: clocks differ by 1.13, another that shares the
 #: core takes 1.6. The middle of these is the usual time; so near to it the machine counts as quick.
 _APART, _NEAR = 1.2, 0.05
 #: How long a quick moment is waited for before each call, and for all calls of a batch together.
-_WAIT_S, _WAIT_ALL_S = 0.03, 1.0
+_WAIT_S, _WAIT_ALL_S = 0.03, 3.0
+#: So near to each other the two shortest samples are when there are enough.
+_AGREE = 0.02
+#: Of the fixed work.
+VECTOR_BYTES = 64 if "avx512f" in cpu.features() else 32 if {"avx2", "fma"} <= cpu.features() else 16
 
 
 def loaded(path: str | Path) -> ctypes.CDLL:
     """A library with time_kernel.c."""
     library = ctypes.CDLL(str(path))
     library.evo_pool_create.restype = ctypes.c_void_p
-    library.evo_time.argtypes = [ctypes.c_void_p] * 4
+    library.evo_time.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int32, ctypes.c_void_p]
     library.evo_touch.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
     library.evo_touch.restype = None
     library.evo_fixed_work.restype = ctypes.c_uint64
@@ -80,7 +84,7 @@ class _Batch:
         self.library.evo_touch(address(data), data.nbytes)
 
     def evict(self) -> None:
-        """Writes more than the caches hold."""
+        """Writes more than the caches hold that are to be empty."""
         self.touch(self._evict)
 
     def make_pool(self, threads: int) -> int:
@@ -114,14 +118,14 @@ class _Kernel:
         self._call = (function, ctypes.byref(self._arguments))
         self._warm = [batch.buffers[buffer] for buffer in fields["warm"]]
         self._result = fields["result"]
-        self._ns = ctypes.c_uint64()
+        self._ns = (ctypes.c_uint64 * 3)()
 
-    def run(self, pool: int) -> float:
-        """Its time in milliseconds. Raises EvoError: it failed."""
-        code = self.batch.library.evo_time(pool, *self._call, ctypes.byref(self._ns))
+    def run(self, pool: int) -> tuple[int, int, int]:
+        """Nanoseconds: its time, and those of the fixed work right before and after it. Raises EvoError: it failed."""
+        code = self.batch.library.evo_time(pool, *self._call, VECTOR_BYTES, ctypes.byref(self._ns))
         if code != 0:
             raise run_error(code, "kernel")
-        return self._ns.value / 1e6
+        return self._ns[0], self._ns[1], self._ns[2]
 
     def warm(self) -> None:
         """What it reads and writes is in the caches then, the input last."""
@@ -147,29 +151,35 @@ class _Kernel:
 
 
 class Reference:
-    """Fixed work: how slow the machine is at the moment. What runs beside a virtual machine, or on the other half of
-    its core, halves its speed for some milliseconds, again and again; a sample counts where the fixed work took its
-    usual time right before and after it. As it uses the widest vectors, the clock is the same for all kernels."""
+    """Fixed work: how slow the machine is at the moment. What runs beside a virtual machine, on the other half of its
+    core, slows it down for some milliseconds, again and again; a sample counts where the fixed work took its usual time
+    right before and after it. As it uses the widest vectors, the clock is the same for all kernels."""
 
     def __init__(self) -> None:
-        self.wide = int("avx512f" in cpu.features())
         self._times: deque[int] = deque(maxlen=_KEPT)
+        self._least = 0
         self._usual = 1.0
         self._left = 0.0
 
     def begin(self, library: ctypes.CDLL, pool: int) -> None:
-        """Before each batch: what is usual is what was seen so far."""
+        """Before each batch: what is usual is what was seen so far. A neighbour may be there for many seconds, so the
+        least of all times ever seen says which are of a machine that is not shared."""
         until = time.perf_counter() + _REFERENCE_S
-        while not self._times or (len(self._times) < _REFERENCE_RUNS and time.perf_counter() < until):
-            self._times.append(library.evo_fixed_work(pool, self.wide))
+        while not self._least or (self._usual == 1.0 and time.perf_counter() < until):
+            self.slowness(library, pool)
         times = np.array(self._times)
-        self._usual = float(np.median(times[times <= times.min() * _APART]))
+        self._usual = float(np.median(times[times <= self._least * _APART]))
         self._left = _WAIT_ALL_S
 
     def slowness(self, library: ctypes.CDLL, pool: int) -> float:
         """The time that the fixed work takes now, in parts of its usual time."""
-        spent = library.evo_fixed_work(pool, self.wide)
-        self._times.append(spent)
+        return self.seen(library.evo_fixed_work(pool, VECTOR_BYTES))
+
+    def seen(self, spent: int) -> float:
+        """This time of the fixed work, in nanoseconds, in parts of its usual time."""
+        self._least = min(spent, self._least or spent)
+        if spent <= self._least * _APART:
+            self._times.append(spent)
         return float(spent / self._usual)
 
     def wait(self, library: ctypes.CDLL, pool: int) -> float:
@@ -224,6 +234,14 @@ class _Timing:
             self.quick.append(sample)
         else:
             self._slow.append((sample, max(before, after, 1 + _NEAR)))
+
+    def is_done(self, least: int, most: int) -> bool:
+        """Whether the two shortest samples of quick moments agree, of at least `least`; there are `most`; or so many
+        in all that took long."""
+        first, second, *_ = (*sorted(self.quick), math.inf, math.inf)
+        agree = len(self.quick) >= least and second <= first * (1 + _AGREE)
+        every = [*self.quick, *self._preempted, *(sample for sample, _ in self._slow)]
+        return agree or len(self.quick) >= most or (len(every) >= least and sum(every) > _LONG_MS)
 
     @property
     def samples(self) -> list[float]:
@@ -282,25 +300,20 @@ def _time(
         stack.callback(batch.destroy_pool, pool)
         stack.enter_context(_held(batch.library, request["cores"][threads:]))
         reference.begin(batch.library, pool)
-        begin = time.perf_counter()
         for call in range(request["max_rounds"] * _PATIENCE):
-            batch.evict()
             turn = call % max(1, len(kernels))
             for kernel in (*kernels[turn:], *kernels[:turn]):
                 timing = timings[kernel.number]
-                if len(timing.quick) >= request["max_rounds"]:
+                if timing.is_done(request["min_rounds"], request["max_rounds"]):
                     continue
-                kernel.warm()
-                slowness = reference.wait(batch.library, pool)
                 here[:] = kernel.number, here[1] + 1
-                before = _preempted()
-                sample = kernel.run(pool)
-                timing.add(sample, slowness, reference.slowness(batch.library, pool), _preempted() != before)
-            least = min((len(timing.quick) for timing in timings.values()), default=0)
-            late = time.perf_counter() - begin >= request["seconds"]
-            enough = call + 1 >= request["max_rounds"] or (late and least >= request["min_rounds"])
-            if least >= request["max_rounds"] or (enough and late):
-                break
+                kernel.run(pool)
+                batch.evict()
+                kernel.warm()
+                reference.wait(batch.library, pool)
+                switches = _preempted()
+                ns, before, after = kernel.run(pool)
+                timing.add(ns / 1e6, reference.seen(before), reference.seen(after), _preempted() != switches)
     return {
         "samples": {number: timing.samples for number, timing in timings.items()},
         "slowness": {number: timing.slowness for number, timing in timings.items()},

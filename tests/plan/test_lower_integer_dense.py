@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 import evo_tvm
@@ -17,6 +16,7 @@ from evo_tvm.plan.lower_integer import lower_integer
 from evo_tvm.target import host
 from tests.kernels._bytes import TARGETS
 from tests.onnx_builder import Builder
+from tests.onnx_runtime import exact_session
 from tests.plan.graphs import kinds
 
 #: A power of two: dividing by it is exact, so that all engines quantize the input to the same bytes.
@@ -80,7 +80,7 @@ class Layer:
             (got,) = module.run({name: self.x}).values()
         np.testing.assert_array_equal(got, self.expected())
         if onnx_runtime:
-            session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            session = exact_session(model)
             np.testing.assert_array_equal(got, session.run(None, {name: self.x})[0])
 
 
@@ -165,7 +165,7 @@ def test_quantized_at_run_time(depth: int, dtype: str, tmp_path: Path) -> None:
     artifact = evo_tvm.compile(model)
     assert [e["workload"].split()[-1] for e in artifact.manifest.plan] == ["uint8"]
     artifact.save(tmp_path / "model.evo")
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = exact_session(model)
     with evo_tvm.load(tmp_path / "model.evo") as module:
         (got,) = module.run(b.inputs).values()
     np.testing.assert_allclose(got, session.run(None, b.inputs)[0], rtol=1e-5, atol=1e-5)

@@ -27,6 +27,7 @@ from evo_tvm.precision.judge import Predictions, by_layer, runs_here
 from evo_tvm.precision.report import PrecisionReport
 from evo_tvm.quantize.options import QuantizeOptions
 from evo_tvm.target import resolve
+from tests.onnx_runtime import exact_session
 from tests.quantized_models import QuantizedBuilder
 
 LAYERS = ("a", "b", "c")
@@ -283,12 +284,11 @@ def gated() -> tuple[onnx.ModelProto, onnx.ModelProto]:
 
 
 def test_a_network_with_gates_in_all_precisions(gated: tuple[onnx.ModelProto, onnx.ModelProto]) -> None:
-    ort = pytest.importorskip("onnxruntime")
     model, quantized = gated
     some = images(20, 64)[4:]
     theirs = {}
     for name, each in (("fp32", model), ("int8", quantized)):
-        session = ort.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = exact_session(each)
         theirs[name] = np.concatenate([session.run(None, {"input": x})[0] for x in some])
     artifact, report = choose_precision(quantized, model, resolve("host"))
     modules = {

@@ -153,6 +153,8 @@ def test_what_was_measured_several_times_counts_once() -> None:
     slower, faster = record(workload, config, 1.2), record(workload, config, 1.0)
     found = examples_of([slower, faster, slower, replace(slower, threads=2)], TARGET)
     assert found.values.tolist() == [1.0, 1.2]
+    fused = replace(slower, workload=replace(workload, epilogue=("add", "silu")))
+    assert len(examples_of([faster, fused], TARGET)) == 2
 
 
 def test_the_centre_is_where_relative_errors_are_least() -> None:

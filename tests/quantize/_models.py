@@ -7,25 +7,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.onnx_runtime import exact_session
 
 Feeds = list[dict[str, np.ndarray]]
 
 
-def ort_session(model: onnx.ModelProto, optimized: str | None = None) -> onnxruntime.InferenceSession:
-    """A session with all graph optimizations; the optimized graph goes to the file `optimized`."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    if optimized is not None:
-        options.optimized_model_filepath = optimized
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def ort_runner(model: onnx.ModelProto) -> Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]:
     """ONNX Runtime as a MakeRunner."""
-    session = ort_session(model)
+    session = exact_session(model)
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(None, dict(inputs)), strict=True))
 

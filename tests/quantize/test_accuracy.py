@@ -22,7 +22,8 @@ from evo_tvm.quantize.options import QuantizeOptions
 from evo_tvm.quantize.quantize_static import Quantized
 from evo_tvm.quantize.report import LayerError
 from evo_tvm.quantize_model import quantize, quantize_with_report
-from tests.quantize._models import feeds, operators, ort_runner, ort_session, residual_model
+from tests.onnx_runtime import exact_session
+from tests.quantize._models import feeds, operators, ort_runner, residual_model
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SMALL, REFERENCE = (DATA / "models" / f"fashion_{name}.onnx" for name in ("small", "resnet32"))
@@ -65,7 +66,7 @@ def controlled(
 
 def correct(model: onnx.ModelProto, name: str, count: int) -> np.ndarray:
     """Which of the first `count` images the model puts right, computed apart from accuracy control."""
-    session = ort_session(model)
+    session = exact_session(model)
     scores = [session.run(None, {"input": images(name)[i : min(i + 100, count)]})[0] for i in range(0, count, 100)]
     return np.concatenate(scores).argmax(1) == labels(name)[:count]
 

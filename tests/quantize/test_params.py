@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from evo_tvm.quantize.params import LIMITS, Range, Scheme, symmetric_params, weight_params
-from tests.quantize._models import ort_session
+from tests.onnx_runtime import exact_session
 
 SCHEMES = [Scheme(dtype, symmetric) for dtype in ("uint8", "int8") for symmetric in (False, True)]
 ends = st.floats(-1e4, 1e4, width=32)
@@ -105,6 +105,6 @@ def test_quantize_is_onnx_runtimes(scheme: Scheme) -> None:
         ],
         [helper.make_tensor_value_info("y", element, values.shape)],
     )
-    session = ort_session(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    session = exact_session(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
     expected = session.run(None, {"x": values, "s": params.scale, "z": params.zero_point})[0]
     np.testing.assert_array_equal(params.quantize(values), expected)

@@ -12,7 +12,8 @@ import evo_tvm
 from evo_tvm.errors import UsageError
 from evo_tvm.quantize.options import QuantizeOptions
 from evo_tvm.quantize_model import quantize, quantize_with_report
-from tests.quantize._models import constant, end_to_end_db, feeds, operators, ort_runner, ort_session, residual_model
+from tests.onnx_runtime import exact_session
+from tests.quantize._models import constant, end_to_end_db, feeds, operators, ort_runner, residual_model
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 REFERENCE = DATA / "models" / "fashion_resnet32.onnx"
@@ -57,7 +58,7 @@ def correct(model: onnx.ModelProto, count: int) -> np.ndarray:
     """Which of the first `count` test images the model puts right."""
     test = np.load(DATA / "fashion_test.npz")
     x = test["images"][:count, None].astype(np.float32) / 255
-    session = ort_session(model)
+    session = exact_session(model)
     scores = [session.run(None, {"input": x[i : i + 100]})[0] for i in range(0, count, 100)]
     return np.concatenate(scores).argmax(1) == test["labels"][:count]
 

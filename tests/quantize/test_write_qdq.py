@@ -15,6 +15,7 @@ from evo_tvm.quantize.calibration_data import open_calibration
 from evo_tvm.quantize.options import QuantizeOptions
 from evo_tvm.quantize.prepare import prepare
 from evo_tvm.quantize.run_model import model_inputs
+from tests.onnx_runtime import exact_session
 from tests.quantize._models import (
     constant,
     end_to_end_db,
@@ -22,7 +23,6 @@ from tests.quantize._models import (
     onnx_model,
     operators,
     ort_runner,
-    ort_session,
     residual_model,
 )
 
@@ -74,7 +74,7 @@ def test_the_residual_network_is_near_its_float_model(options: dict[str, Any], b
 
 def test_onnx_runtime_computes_all_of_it_in_integers(tmp_path: Path) -> None:
     found = quantized(residual_model(), (1, 3, 8, 8))
-    ort_session(found, str(tmp_path / "optimized.onnx"))
+    exact_session(found, str(tmp_path / "optimized.onnx"))
     left = operators(onnx.load(tmp_path / "optimized.onnx"))
     assert left["QLinearConv"] == 4 and left["QLinearAdd"] == 1 and left["QLinearGlobalAveragePool"] == 1
     assert left["QGemm"] == 1 and left["QuantizeLinear"] == 1  # of the input

@@ -21,7 +21,7 @@ from evo_tvm.tune.one_kernel import Candidate, graph_of
 from evo_tvm.workload import Workload, workload_of
 from tests.tune.workloads import CONV, DENSE, MATMUL, POOL
 
-QUICK = Effort(min_rounds=2, max_rounds=3, seconds_each=0.0)
+QUICK = Effort(min_rounds=2, max_rounds=3)
 GROUPED = Workload.from_key(
     "conv2d 1x32x9x7 32x4x3x3 dilation=1,1 groups=8 padding=1,1,1,1 stride=1,1 float32", (1, 32, 9, 7), ("relu",)
 )

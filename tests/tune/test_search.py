@@ -17,7 +17,7 @@ import pytest
 
 import evo_tvm
 from evo_tvm.algorithms import ALGORITHMS
-from evo_tvm.decide import config_fields
+from evo_tvm.decide import config_fields, config_text
 from evo_tvm.errors import UsageError
 from evo_tvm.target import host
 from evo_tvm.tune import search as room
@@ -116,14 +116,18 @@ def test_the_best_are_measured_again_beside_each_other(fake: type[FakeMeasurer],
 
 
 def test_the_search_is_guided_by_what_it_has_measured(fake: type[FakeMeasurer], tmp_path: Path) -> None:
-    fake.cost = lambda c: float(abs(c.config.ow_tile - 3) + 5 * abs(c.config.oh_tile - 2) + 1)
+    algorithm = ALGORITHMS["conv2d"]["spatial_pack"]
+    space = sorted(set(algorithm.space(CONV, host(), 1)), key=config_text)
+    best = config_fields(space[len(space) // 3])
+
+    def cost(config: Any) -> float:
+        return 2.0 ** sum(config_fields(config)[name] != value for name, value in best.items())
+
+    fake.cost = lambda c: cost(c.config)
     run(tmp_path, 40, algorithms=["spatial_pack"])
-    early, late = first_time(fake)[:12], first_time(fake)[-16:]
-
-    def mean(some: list[Candidate]) -> float:
-        return sum(fake.cost(c) or 0 for c in some) / len(some)
-
-    assert mean(late) < 0.7 * mean(early)
+    guided = [cost(candidate.config) for candidate in first_time(fake)[-24:]]
+    chance = [cost(config) for config in space]
+    assert sum(guided) / len(guided) < 0.7 * sum(chance) / len(chance)
 
 
 def test_what_was_measured_of_other_workloads_guides_from_the_start(fake: type[FakeMeasurer], tmp_path: Path) -> None:
