@@ -97,9 +97,9 @@ class Target:
         return self.dot_instruction == "sdot"
 
     @property
-    def evicting_bytes(self) -> float:
+    def evicting_bytes(self) -> int:
         """Whoever touches so much has nothing left of what was in the caches of a core before: all but the last."""
-        return 2 * self.l2_bytes
+        return 2 * (self.l2_bytes if self.l3_bytes else self.l1_bytes)
 
     def has(self, feature: str) -> bool:
         """Whether code for this target may use `feature` (LLVM's name)."""

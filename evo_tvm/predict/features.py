@@ -62,10 +62,10 @@ def features_of_many(
 ) -> np.ndarray:
     """The features of each (workload, algorithm, configuration): (kernels, features), float32.
 
-    between_bytes: what a run touches between two calls of a kernel; None: all caches, as where kernels are measured by
-    themselves. steady: False of times that were taken without care for the clock (`Record.steady`).
+    between_bytes: what a run touches between two calls of a kernel; None: as where kernels are measured by themselves.
+    steady: False of times that were taken without care for the clock (`Record.steady`).
     """
-    between = between_bytes if between_bytes is not None else 2.0 * max(target.l3_bytes, target.l2_bytes)
+    between = between_bytes if between_bytes is not None else float(target.evicting_bytes)
     rows = [_row(workload, algorithm, config, target, num_threads, between) for workload, algorithm, config in kernels]
     found = np.array([[*row, float(steady)] for row in rows], np.float64).reshape(-1, len(FEATURE_NAMES))
     sizes, ratios = slice(0, len(_SIZES)), slice(len(_SIZES), len(_SIZES) + len(_RATIOS))

@@ -1,6 +1,7 @@
-"""A latency predictor: gradient-boosted trees over the features of a kernel, kept as JSON.
+"""A latency predictor: gradient-boosted trees and small networks over the features of a kernel, kept as JSON.
 
-Chen and Guestrin, "XGBoost: A Scalable Tree Boosting System" (KDD 2016). Several models, each trained without a part of
+Chen and Guestrin, "XGBoost: A Scalable Tree Boosting System" (KDD 2016); the networks are those of `network.py`. Trees
+and network of a model err in different ways, so their mean errs less. Several models, each trained without a part of
 the workloads, say by how much they differ how sure they are (Lakshminarayanan et al., "Simple and Scalable Predictive
 Uncertainty Estimation using Deep Ensembles", NeurIPS 2017).
 """
@@ -24,6 +25,7 @@ import numpy as np
 from evo_tvm.errors import UsageError
 from evo_tvm.files import write_whole
 from evo_tvm.predict.features import FEATURE_NAMES, bound_cycles, features_of_many, kind_of, rule_cycles
+from evo_tvm.predict.network import Network, load_network
 from evo_tvm.target import Target
 from evo_tvm.tune.revision import revision_of
 from evo_tvm.workload import Workload
@@ -31,7 +33,7 @@ from evo_tvm.workload import Workload
 if TYPE_CHECKING:
     import xgboost
 
-FORMAT = 3
+FORMAT = 4
 _CONTENT = "evo_tvm latency predictor"
 #: What a predictor may have learnt to predict: milliseconds, or thousands of instructions of an emulated CPU.
 METRICS = ("time", "instructions")
@@ -98,9 +100,10 @@ class Predictor:
     what was measured (`kind_of`) -> the revision of its kernels then. known: kind -> workloads. deviation: of the
     logarithm, on workloads that a model was not trained on, in parts of what the models differ by; floor: the least.
     centre: what their mean is above the logarithm of the best prediction (`evo_tvm.predict.train.centre_of`).
-    boosters: each a model of XGBoost (`booster_text`) of the logarithm of the value over `base_of`. call_ms, step_ms:
-    what a run takes beside its kernels, and more for each of them. source, corrections: a predictor that was learnt
-    elsewhere, and what is predicted from it in place of boosters, one for each part of the workloads.
+    boosters, networks: of each model its trees (`booster_text`) and its network (`network_text`), both of the logarithm
+    of the value over `base_of`. call_ms, step_ms: what a run takes beside its kernels, and more for each of them.
+    source, corrections: a predictor that was learnt elsewhere, and what is predicted from it in place of models, one
+    for each part of the workloads.
     """
 
     target: str
@@ -109,6 +112,7 @@ class Predictor:
     kinds: Mapping[str, str]
     known: Mapping[str, int]
     boosters: tuple[str, ...]
+    networks: tuple[str, ...]
     floor: float = 0.05
     widening: float = 1.0
     centre: float = 0.0
@@ -166,14 +170,15 @@ class Predictor:
             start, _ = self.source.logarithms(rows, kinds)
             found = np.stack([correction.apply(rows, kinds, start) for correction in self.corrections])
         else:
-            data = xgboost.DMatrix(rows)
-            found = np.stack([booster.predict(data) for booster in self._loaded]) + base_of(rows)
+            data, base = xgboost.DMatrix(rows), base_of(rows)
+            found = np.stack([(trees.predict(data) + net.predict(rows)) / 2 + base for trees, net in self._loaded])
         spread = found.std(axis=0) if len(found) > 1 else np.zeros(len(rows))
         return found.mean(axis=0) - self.centre, np.sqrt(self.floor**2 + (self.widening * spread) ** 2)
 
     @cached_property
-    def _loaded(self) -> list[xgboost.Booster]:
-        return [load_booster(booster) for booster in self.boosters]
+    def _loaded(self) -> list[tuple[xgboost.Booster, Network]]:
+        pairs = zip(self.boosters, self.networks, strict=True)
+        return [(load_booster(booster), load_network(network)) for booster, network in pairs]
 
     def save(self, path: Path) -> None:
         """Writes the JSON file. Raises UsageError: it cannot be written."""
@@ -226,6 +231,7 @@ def _predictor(fields: Mapping[str, Any]) -> Predictor:
         kinds={str(kind): str(revision) for kind, revision in fields["kinds"].items()},
         known={str(kind): int(count) for kind, count in fields["known"].items()},
         boosters=tuple(fields["boosters"]),
+        networks=tuple(fields["networks"]),
         **{name: float(fields[name]) for name in ("floor", "widening", "centre", "call_ms", "step_ms")},
         versions=dict(fields["versions"]),
         source=None if fields["source"] is None else _predictor(fields["source"]),
@@ -235,7 +241,9 @@ def _predictor(fields: Mapping[str, Any]) -> Predictor:
         ),
     )
     if not (made._loaded if made.source is None else [each._loaded for each in made.corrections]):
-        raise ValueError("there is no model of XGBoost in it")
+        raise ValueError("there is no model in it")
+    if any(len(network.mean) != len(FEATURE_NAMES) for _, network in made._loaded):
+        raise ValueError("a network of other features")
     return made
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from evo_tvm.errors import UsageError
 from evo_tvm.predict.features import FEATURE_NAMES, features_of_many, kind_of, touched_bytes
 from evo_tvm.predict.model import Kernel, Predictor, base_of, booster_text, unit
+from evo_tvm.predict.network import fit_network, load_network, network_text
 from evo_tvm.target import Target
 from evo_tvm.tune.log import Record
 from evo_tvm.tune.revision import revision_of
@@ -127,7 +128,7 @@ def examples_of(records: Iterable[Record], target: Target, metric: str = "time")
             [(r.workload, r.algorithm, dict(r.config)) for r in several],
             target,
             threads,
-            target.evicting_bytes if timer >= _WEIGHTS_NEAR else None,
+            target.evicting_bytes if timer >= _WEIGHTS_NEAR else 2.0 * max(target.l3_bytes, target.l2_bytes),
             steady,
         )
         for (threads, steady, timer), several in alike
@@ -208,12 +209,16 @@ def train(examples: Examples, name: str, rounds: int = ROUNDS, parts: int = PART
     name: of the target in the logs.
     """
     part = part_of(examples.keys, parts)
-    boosters, errors, spreads = [], np.zeros(len(examples)), np.zeros(len(examples))
+    boosters, networks = [], []
+    errors, spreads = np.zeros(len(examples)), np.zeros(len(examples))
     predicted = np.zeros((parts, len(examples)))
     for number in range(parts):
         inside = part != number if parts > 1 and np.any(part != number) else np.full(len(examples), True)
-        boosters.append(fit(examples.take(inside), rounds, number))
-        predicted[number] = predict_rows(boosters[-1], examples.rows)
+        taught = examples.take(inside)
+        boosters.append(fit(taught, rounds, number))
+        networks.append(network_text(fit_network(taught.rows, labels_of(taught), weights_of(taught), number)))
+        by_network = load_network(networks[-1]).predict(examples.rows) + base_of(examples.rows)
+        predicted[number] = (predict_rows(boosters[-1], examples.rows) + by_network) / 2
     for number in range(parts):
         outside = part == number
         errors[outside] = (predicted[number] - examples.logarithms)[outside]
@@ -227,6 +232,7 @@ def train(examples: Examples, name: str, rounds: int = ROUNDS, parts: int = PART
         kinds=dict(examples.revisions),
         known=examples.known,
         boosters=tuple(map(booster_text, boosters)),
+        networks=tuple(networks),
         floor=floor,
         widening=widening,
         centre=centre,
@@ -238,12 +244,18 @@ def fit(examples: Examples, rounds: int, seed: int) -> Any:
     """One model of XGBoost, which corrects the bound of `base_of`."""
     import xgboost
 
-    labels = examples.logarithms - base_of(examples.rows)
+    labels = labels_of(examples)
     data = xgboost.DMatrix(examples.rows, labels, weight=weights_of(examples))
     fixed = {**PARAMETERS, "seed": seed, "nthread": 1, "base_score": float(np.mean(labels))}
     found = None
     for share, objective in OBJECTIVES:
         found = xgboost.train({**fixed, **objective}, data, max(1, round(rounds * share)), xgb_model=found)
+    return found
+
+
+def labels_of(examples: Examples) -> np.ndarray:
+    """What models learn: logarithms over those of the bound."""
+    found: np.ndarray = examples.logarithms - base_of(examples.rows)
     return found
 
 

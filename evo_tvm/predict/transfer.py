@@ -46,7 +46,7 @@ def transfer(
     for number in range(PARTS):
         inside = part != number if len(set(examples.keys)) > PARTS else np.full(len(examples), True)
         corrections.append(_correct(source, examples.take(inside), rounds, number))
-        made = replace(source, source=source, corrections=(corrections[-1],), boosters=(), centre=0.0)
+        made = replace(source, source=source, corrections=(corrections[-1],), boosters=(), networks=(), centre=0.0)
         predicted[number], _ = made.logarithms(examples.rows, examples.kinds)
     errors = predicted[part, np.arange(len(examples))] - examples.logarithms
     centre = centre_of_sums(errors, examples.values) if for_sums else centre_of(errors)
@@ -59,6 +59,7 @@ def transfer(
         kinds=dict(examples.revisions),
         known=examples.known,
         boosters=(),
+        networks=(),
         source=source,
         corrections=tuple(corrections),
         floor=floor,

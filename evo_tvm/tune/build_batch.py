@@ -22,7 +22,10 @@ from evo_tvm.tune.one_kernel import KERNEL, Candidate, planned
 
 #: The clock beside the kernels, and what it needs of a model's support code.
 SOURCES = (SUPPORT_SOURCES[0], Path(__file__).with_name("time_kernel.c"))
-EXPORTS = ("evo_fixed_work", "evo_hold", "evo_pool_create", "evo_pool_destroy", "evo_time", "evo_touch")
+EXPORTS = (
+    *("evo_fixed_work", "evo_hold", "evo_pool_create", "evo_pool_destroy"),
+    *("evo_time", "evo_touch", "evo_touch_all"),
+)
 #: Most parameters that `evo_time` can pass.
 MOST_ARGUMENTS = 24
 _ALIGN = 64

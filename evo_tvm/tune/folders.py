@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from evo_tvm import tuning_logs
+from evo_tvm.errors import UsageError
 from evo_tvm.executor.cache import digest_files
-from evo_tvm.target import Target
+from evo_tvm.target import Target, host, list_targets, resolve
 
 #: Names the folder of the user's own logs; "off" does without one.
 VARIABLE = "EVO_TVM_LOGS"
@@ -47,6 +48,24 @@ def user_folder() -> Path | None:
 def shipped_folder() -> Path:
     """The logs that the package brings."""
     return Path(next(iter(tuning_logs.__path__)))
+
+
+def logged_target(folder: Path) -> Target:
+    """The target whose logs in `folder` say most: this machine's, where there are any of it, else that with the most.
+
+    Raises UsageError: the folder has none of a target that is known.
+    """
+    names = {path.parent.name for path in (*folder.glob("*/*.jsonl"), *folder.glob(f"*/*{COMPRESSED}"))}
+    sizes = {name: sum(path.stat().st_size for path in log_files(folder, name)) for name in names}
+    known = [name for name in sorted(sizes, key=sizes.__getitem__) if sizes[name] and name in list_targets()]
+    here = host()
+    if sizes.get(log_name(here)):
+        return here
+    if not known:
+        raise UsageError(
+            "there are no tuning logs of a known target here", where=folder, hint="Name another with --logs."
+        )
+    return resolve(known[-1])
 
 
 def log_files(folder: Path | None, target: str) -> tuple[Path, ...]:

@@ -129,6 +129,8 @@ class Record:
         threads, output = int(fields["threads"]), fields["output"]
         if not all(0 < sample < math.inf for sample in samples) or threads < 1 or min(output, default=1) < 1:
             raise ValueError
+        if not isinstance(fields.get("timer", 1), int):
+            raise TypeError
         return Record(
             workload=Workload.from_key(fields["workload"], fields["output"], fields["epilogue"], between),
             target=str(fields["target"]),

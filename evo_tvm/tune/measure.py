@@ -55,7 +55,7 @@ _CACHE_BYTES = 64 << 20
 @dataclass(frozen=True)
 class Effort:
     """How often each kernel is timed at quick moments of the machine: until the two shortest samples agree, within
-    these numbers. What is slow, or has no quick moment, is given up earlier."""
+    these numbers. What takes long is given up earlier."""
 
     min_rounds: int = 5
     max_rounds: int = 20

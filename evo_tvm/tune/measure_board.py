@@ -36,6 +36,7 @@ class BoardMeasurer:
         self.target, self._connect = target, connect
         self.metric = "time"
         self.provenance: dict[str, Any] = provenance()
+        del self.provenance["timer"]  # boards have none
         self._references: dict[Fused, np.ndarray] = {}
 
     def __enter__(self) -> BoardMeasurer:

@@ -23,6 +23,25 @@ EXPORT void evo_touch(volatile uint8_t* data, uint64_t bytes) {
   for (uint64_t i = 0; i < bytes; i += kAlign) data[i] = data[i];
 }
 
+typedef struct {
+  uint8_t* data;
+  uint64_t bytes;
+} Range;
+
+static int touch_own(int task_id, TVMParallelGroupEnv* env, void* data) {
+  const Range* range = data;
+  (void)env;
+  evo_touch(range->data + (uint64_t)task_id * range->bytes, range->bytes);
+  return 0;
+}
+
+/* The same on each thread of the pool, of its own so many bytes. */
+EXPORT int32_t evo_touch_all(void* pool, uint8_t* data, uint64_t bytes) {
+  Range range = {data, bytes};
+  int32_t code = evo_enter(pool);
+  return code != 0 ? code : evo_leave(pool, TVMBackendParallelLaunch(touch_own, &range, 0));
+}
+
 enum { kChains = 8, kRead = 8 * kChains, kSteps = 480, kAdds = 3, kMostThreads = 256 };
 
 /* Multiplies, adds, reads and counts, all that a core can begin in a cycle, from the smallest cache: whoever else uses
@@ -31,7 +50,7 @@ enum { kChains = 8, kRead = 8 * kChains, kSteps = 480, kAdds = 3, kMostThreads =
 #define FIXED_WORK(NAME, BYTES, ...)                                                                      \
   __VA_ARGS__ static uint64_t NAME(void) {                                                                \
     typedef float Vector __attribute__((vector_size(BYTES)));                                             \
-    static volatile Vector read[kRead];                                                                   \
+    volatile Vector read[kRead] = {{0}};                                                                     \
     const Vector scale = {0.5f};                                                                          \
     Vector x[kChains] = {{0}};                                                                            \
     uint64_t a = 0, b = 0, c = 0, d = 0, begin = evo_now_ns();                                            \

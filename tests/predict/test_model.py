@@ -92,7 +92,7 @@ def test_saved_and_read(predictor: Predictor, examples: Examples, tmp_path: Path
     ("name", "value", "message"),
     [
         ("content", "a cake", "it is not a latency predictor"),
-        ("format", 99, "it is in another format (expected 3, got 99)"),
+        ("format", 99, "it is in another format (expected 4, got 99)"),
         ("feature_names", ["macs"], "trained on other features"),
         ("target", "znver4", "for another target (expected cascadelake, got znver4)"),
         ("metric", "instructions", "for another metric (expected time, got instructions)"),
@@ -101,6 +101,8 @@ def test_saved_and_read(predictor: Predictor, examples: Examples, tmp_path: Path
         ("boosters", ["not base64"], "a part of it is missing or altered"),
         ("boosters", [base64.b64encode(b"not compressed").decode()], "a part of it is missing or altered"),
         ("boosters", [base64.b64encode(zlib.compress(b"no model")).decode()], "a part of it is missing or altered"),
+        ("networks", [], "a part of it is missing or altered"),
+        ("networks", ["not base64"], "a part of it is missing or altered"),
         ("floor", "wide", "a part of it is missing or altered"),
         ("source", 5, "a part of it is missing or altered"),
     ],

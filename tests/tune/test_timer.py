@@ -15,7 +15,7 @@ class Library:
     def __init__(self, times: Sequence[int] = ()) -> None:
         self._times = chain(times, repeat(100))
 
-    def evo_fixed_work(self, pool: int, wide: int) -> int:
+    def evo_fixed_work(self, pool: int, vector_bytes: int) -> int:
         return next(self._times)
 
 
@@ -74,6 +74,9 @@ def test_samples_of_quick_moments_count_alone() -> None:
     timing.add(3.0, 1.0, 1.7, preempted=False)
     timing.add(2.0, 1.6, 1.0, preempted=False)
     timing.add(1.0, 1.0, 1.0, preempted=True)
+    alone = _Timing()
+    alone.add(1.0, 1.0, 1.0, preempted=True)
+    assert alone.samples == [1.0] and not is_quick(alone.slowness + 1e-9)
     assert (timing.samples, timing.slowness) == ([3.0, 2.0], 1.6)
     timing.add(4.0, 1.02, 0.99, preempted=False)
     assert (timing.samples, timing.slowness) == ([4.0], 1.0)
