@@ -103,7 +103,8 @@ def load_network(text: str) -> Network:
 
 
 def _standard(rows: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    return np.clip((rows - mean) / deviation, -_FAR, _FAR).astype(np.float32)
+    found: np.ndarray = np.clip((rows - mean) / deviation, -_FAR, _FAR).astype(np.float32)
+    return found
 
 
 def _first_parameters(sizes: list[int], rng: np.random.Generator) -> Iterator[np.ndarray]:

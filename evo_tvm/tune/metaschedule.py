@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,11 @@ from tvm.s_tir import meta_schedule as ms
 
 from evo_tvm.target import Target
 from evo_tvm.tune.folders import log_name
-from evo_tvm.tune.log import Record, append, read_records
+from evo_tvm.tune.log import append, read_records
 from evo_tvm.tune.measure import Effort, Job, Measurer, Result
 from evo_tvm.tune.one_kernel import KERNEL, Candidate
-from evo_tvm.tune.revision import METASCHEDULE, revision_of
+from evo_tvm.tune.recorded import recorded
+from evo_tvm.tune.revision import METASCHEDULE
 from evo_tvm.tune.search import Progress
 from evo_tvm.tune.space import Tuned
 from evo_tvm.workload import Workload
@@ -73,18 +73,8 @@ def tune_functions(
 
             def report(trace: str, result: Result, workload: Workload = workload, before: list[float] = before) -> None:
                 nonlocal done
-                date = datetime.now(UTC).isoformat(timespec="seconds")
-                record = Record(
-                    workload,
-                    log_name(target),
-                    METASCHEDULE,
-                    {},
-                    revision_of(target.isa, workload.operator, METASCHEDULE),
-                    result.samples_ms,
-                    result.error,
-                    threads=num_threads,
-                    provenance={**measurer.provenance, "date": date, "trace": trace},
-                )
+                source = {**measurer.provenance, "trace": trace}
+                record = recorded(Candidate(workload, METASCHEDULE), target, result, source, threads=num_threads)
                 append(folder, record)
                 before.append(record.latency_ms)
                 done += 1
