@@ -169,6 +169,14 @@ def _consider(
     refused = algorithm.refusal(workload, target)
     if refused is not None:
         return Considered(name, refused)
+    return configure(workload, name, target, num_threads, log, ranking)
+
+
+def configure(
+    workload: Workload, name: str, target: Target, num_threads: int, log: Log, ranking: Ranking
+) -> Considered:
+    """An algorithm that fits in the best configuration that is known: measured, else predicted, else the rule's."""
+    algorithm = ALGORITHMS[workload.operator][name]
     found = log.best(target, num_threads, workload, name)
     if found is not None:
         config = algorithm.config_type(**found.config)

@@ -104,17 +104,27 @@ class Guard:
 
 
 @dataclass(frozen=True)
+class TileKernel:
+    """How `down` by `across` tiles are computed at once: the algorithm's configuration, and the border it reads."""
+
+    down: int
+    across: int
+    config: Any
+    border: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
 class Tiled:
     """That only some tiles are computed, where the gate whose decisions are the value `decisions` is on.
 
-    side: of a tile of what is gated in the end, in pixels; margin: pixels around a tile that are computed, too; border:
-    what rectangles of tiles read around the image, as of an algorithm.
+    side: of a tile of what is gated in the end, in pixels; margin: pixels around a tile that are computed, too;
+    kernels: for rectangles of tiles, those of most tiles first.
     """
 
     decisions: str
     side: int
     margin: int
-    border: tuple[int, int, int, int] = (0, 0, 0, 0)
+    kernels: tuple[TileKernel, ...] = ()
 
 
 @dataclass(frozen=True)

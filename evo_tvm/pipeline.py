@@ -12,7 +12,7 @@ import tvm
 
 from evo_tvm import __version__
 from evo_tvm.artifact import Artifact
-from evo_tvm.decide import Knowledge, Times, known_times
+from evo_tvm.decide import Knowledge, Times, configure, known_times
 from evo_tvm.decide_tile import tile_of_image
 from evo_tvm.dump import Dump, graph_text
 from evo_tvm.errors import UsageError
@@ -71,7 +71,7 @@ from evo_tvm.plan.narrow_tiles import narrow_tiles
 from evo_tvm.plan.place_branches import place_branches
 from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.read_relax import read_relax
-from evo_tvm.plan.tile_branches import tile_branches
+from evo_tvm.plan.tile_branches import Configure, tile_branches
 from evo_tvm.plan.unify_bytes import unify_bytes
 from evo_tvm.plan.workloads_to_measure import workloads_to_measure
 from evo_tvm.predict.model import Prediction
@@ -81,6 +81,7 @@ from evo_tvm.runtime.manifest import Manifest, StayedFloat, TargetInfo
 from evo_tvm.spec import TensorSpec, batched
 from evo_tvm.target import Target, resolve
 from evo_tvm.tune.folders import VARIABLE, user_folder
+from evo_tvm.workload import Workload
 
 if TYPE_CHECKING:
     import onnx
@@ -149,14 +150,14 @@ FUSE: Sequence[Rewrite] = (
     ("fold_shuffles", lambda graph, *_: fold_shuffles(graph)),
 )
 
-#: Kernel graph -> kernel graph, in order, once algorithms are chosen.
-PLAN: Sequence[tuple[str, Callable[[Graph, Target], Graph]]] = (
-    ("narrow_tiles", narrow_tiles),
-    ("tile_branches", tile_branches),
-    ("assign_layouts", lambda graph, target: assign_layouts(graph, target.lanes_f32)),
-    ("place_concats", lambda graph, target: place_concats(graph)),
-    ("place_branches", lambda graph, target: place_branches(graph)),
-    ("guard_branches", lambda graph, target: guard_branches(graph)),
+#: Kernel graph -> kernel graph, in order, once algorithms are chosen; what configures them is told, too.
+PLAN: Sequence[tuple[str, Callable[[Graph, Target, Configure], Graph]]] = (
+    ("narrow_tiles", lambda graph, target, _: narrow_tiles(graph, target)),
+    ("tile_branches", lambda graph, _, configure: tile_branches(graph, configure)),
+    ("assign_layouts", lambda graph, target, _: assign_layouts(graph, target.lanes_f32)),
+    ("place_concats", lambda graph, *_: place_concats(graph)),
+    ("place_branches", lambda graph, *_: place_branches(graph)),
+    ("guard_branches", lambda graph, *_: guard_branches(graph)),
 )
 
 
@@ -322,7 +323,11 @@ def plan(
     graph, explained = choose_algorithms(graph, target, num_threads, known.log, algorithms or {}, ranking)
     if writer:
         writer.write("choose_algorithms", graph_text(graph))
-    graph = _rewritten(PLAN, writer, graph, target)
+
+    def config_of(workload: Workload, algorithm: str) -> object:
+        return configure(workload, algorithm, target, num_threads, known.log, ranking).config
+
+    graph = _rewritten(PLAN, writer, graph, target, config_of)
     kernels = kernels_of(graph)
     predictions = predict_groups(graph, kernels, target, num_threads, known.predictor)
     of_layer = dict(zip([group.name for group in kernels], predictions, strict=True))

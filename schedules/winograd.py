@@ -25,7 +25,9 @@ class Config:
     `row_tile` by `column_tile` tiles are kept in registers.
 
     prefetch: fetch the weights of the next product meanwhile; by_channels: threads share out the output channels of a
-    group, so that each reads its part of the weights, instead of the groups.
+    group, so that each reads its part of the weights, instead of the groups. spread: the elements of a transformed
+    tile, which are written one after the other, lie an odd number of cache lines apart, so that they do not compete for
+    the same few places in the first cache.
     """
 
     group_rows: int = 1
@@ -34,6 +36,11 @@ class Config:
     column_tile: int = 14
     prefetch: bool = False
     by_channels: bool = False
+    spread: bool = False
+
+
+#: Bytes of a cache line.
+_LINE = 64
 
 
 def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
@@ -77,6 +84,9 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
     sch.compute_at(columns, tx, preserve_unit_loops=True)
     for block in (transformed, columns):
         keep_in_registers(sch, block)
+    if config.spread:
+        line = _LINE // (2 if in_pairs else 4)
+        sch.storage_align(transformed, 0, 2, 2 * line, line)
     if config.by_channels:
         parallel(sch, [tc, ty], amount)
 

@@ -65,11 +65,15 @@ def register_tile(
     whole: bool = False,
     vectors: int = 1,
     operand: Operand = Operand.MEMORY,
+    last: int = 0,
+    columns: int = 1,
 ) -> tuple[int, int, int]:
     """(channel blocks, rows, columns) of the register tile that takes the fewest cycles, edges included.
 
     A tile of `o` channel blocks by `p` pixels needs o*p accumulators, o weights and one broadcast pixel. `whole`: only
-    tiles whose channel blocks divide `blocks`. vectors: registers that a block takes.
+    tiles whose channel blocks divide `blocks`. vectors: registers that a block takes. last: rows of the last image,
+    where it has fewer; only tiles whose rows divide them, as others are guarded at each step there. columns: of a tile
+    at least, where the image has as many.
     """
     channels = (2, 3, 4, 5, 6, 8, 1) if operand in (Operand.LANE, Operand.NEIGHBOURS) else (2, 4, 1)
     rows = (1,) if operand is Operand.NEIGHBOURS else (2, 1, 3, 4, 5, 6, 7, 8)
@@ -77,7 +81,7 @@ def register_tile(
         (o, i, j)
         for o, i, j in itertools.product(channels, rows, range(1, registers))
         if o <= blocks and i <= height and j <= width and fits(o, i * j, registers, vectors, operand)
-        if not (whole and blocks % o)
+        if not (whole and blocks % o) and last % i == 0 and j >= min(columns, width)
     ]
 
     def cycles(tile: tuple[int, int, int]) -> float:

@@ -25,7 +25,7 @@ from evo_tvm.graph import Graph, Group
 from evo_tvm.kernels.cost import computes_in, flops, moved_bytes
 from evo_tvm.kernels.lower_group import LoweredGroup, lower_group
 from evo_tvm.plan.storage import PartPlacement, Placement
-from evo_tvm.plan.tile_branches import rectangle, rectangle_group, rectangles
+from evo_tvm.plan.tile_branches import rectangle, rectangle_group
 from evo_tvm.runtime.manifest import KernelInfo
 from evo_tvm.spec import TensorSpec
 from evo_tvm.target import Target
@@ -105,12 +105,13 @@ def build(
 def _rectangles(graph: Graph, placement: Placement, group: Group, target: Target) -> list[LoweredRectangle]:
     """The kernels of a group that is computed tile by tile."""
     shape, found = graph.values[group.output].shape, []
-    for down, across in rectangles(group, shape):
-        small, part = rectangle_group(graph, group, target, down, across)
+    for kernel in group.tiled.kernels if group.tiled is not None else ():
+        small, part = rectangle_group(graph, group, kernel)
         within = PartPlacement(placement, small.values)
         lowered = lower_group(small, within, part, target.lanes_f32, target.signed_bytes)
         symbol = _symbol(kernel_key(lowered, target))
-        found.append(LoweredRectangle(down, across, *rectangle(group, shape, down, across), lowered, symbol))
+        size = kernel.down, kernel.across
+        found.append(LoweredRectangle(*size, *rectangle(group, shape, *size), lowered, symbol))
     return found
 
 

@@ -90,8 +90,8 @@ class _Assigner:
         )
         if group.anchor.kind in _CONVOLUTIONS:
             border = group.anchor.attrs.get("border", group.anchor.attrs["padding"])
-            if group.tiled is not None:
-                border = group.tiled.border
+            for kernel in group.tiled.kernels if group.tiled is not None else ():
+                border = tuple(map(max, border, kernel.border))
             inputs = (self._with_halo(inputs[group.anchor.args[0]], border), *inputs[1:])
         for name in group.outputs:
             self.values[name] = replace(self.values[name], layout=Layout(result))

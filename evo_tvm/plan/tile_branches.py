@@ -6,14 +6,17 @@ tiles that are on are what they are in the whole image.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from evo_tvm.algorithms import ALGORITHMS
-from evo_tvm.algorithms._base import Border
 from evo_tvm.errors import CompileError
-from evo_tvm.graph import Graph, Group, Op, Tiled, Value
-from evo_tvm.target import Target
-from evo_tvm.workload import workload_of
+from evo_tvm.graph import Graph, Group, Op, Tiled, TileKernel, Value
+from evo_tvm.workload import Workload, workload_of
+
+#: Workload, algorithm -> configuration.
+Configure = Callable[[Workload, str], Any]
 
 #: Convolutions that can be computed in rectangles.
 _TILED = ("conv2d", "depthwise_conv2d")
@@ -21,8 +24,11 @@ _TILED = ("conv2d", "depthwise_conv2d")
 RECTANGLES = ((2, 4), (4, 2), (2, 2), (1, 2), (2, 1), (1, 1))
 
 
-def tile_branches(graph: Graph, target: Target) -> Graph:
-    """Marks the groups that select_tiles gates. Raises CompileError: there is no convolution to gate."""
+def tile_branches(graph: Graph, configure: Configure) -> Graph:
+    """Marks the groups that select_tiles gates; configure: how rectangles of tiles are computed.
+
+    Raises CompileError: there is no convolution to gate.
+    """
     producers, consumers = graph.producers(), graph.consumers()
     places = {name: i for i, group in enumerate(graph.groups) for name in group.outputs}
     marked: dict[str, Group] = {}
@@ -39,7 +45,7 @@ def tile_branches(graph: Graph, target: Target) -> Graph:
             if not _fits(graph, group, margin):
                 break
             tiled = Tiled(decisions, select.anchor.attrs["side"], margin)
-            marked[name] = with_rectangles(graph, replace(group, tiled=tiled), target)
+            marked[name] = _with_kernels(graph, replace(group, tiled=tiled), configure)
             attrs = group.anchor.attrs
             if tuple(attrs["stride"]) != (1, 1):
                 break
@@ -75,15 +81,17 @@ def rectangle(group: Group, shape: tuple[int, ...], down: int, across: int) -> t
     return min(down * side + 2 * margin, shape[2]), min(across * side + 2 * margin, shape[3])
 
 
-def with_rectangles(graph: Graph, group: Group, target: Target) -> Group:
-    """The group with a border that is wide enough for its rectangles, too, which read beyond the image's."""
-    shape = graph.values[group.output].shape
-    border: Border = tuple(group.anchor.attrs["border"])
-    for down, across in rectangles(group, shape):
-        _, part = rectangle_group(graph, group, target, down, across)
-        border = tuple(map(max, border, part.anchor.attrs["border"]))
+def _with_kernels(graph: Graph, group: Group, configure: Configure) -> Group:
+    """The group with a kernel for each of its rectangles."""
     assert group.tiled is not None
-    return replace(group, tiled=replace(group.tiled, border=border))
+    kernels = []
+    for down, across in rectangles(group, graph.values[group.output].shape):
+        workload = workload_of(*_part(graph, group, down, across))
+        name = group.anchor.attrs["algorithm"]
+        config = configure(workload, name)
+        border = ALGORITHMS[group.anchor.kind][name].border(workload, config)
+        kernels.append(TileKernel(down, across, config, border))
+    return replace(group, tiled=replace(group.tiled, kernels=tuple(kernels)))
 
 
 def rectangles(group: Group, shape: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -93,8 +101,15 @@ def rectangles(group: Group, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(a, b) for a, b in RECTANGLES if a <= rows and b <= columns and (a, b) != (rows, columns)]
 
 
-def rectangle_group(graph: Graph, group: Group, target: Target, down: int, across: int) -> tuple[Graph, Group]:
+def rectangle_group(graph: Graph, group: Group, kernel: TileKernel) -> tuple[Graph, Group]:
     """The group as it computes so many tiles at once, and a graph in which its values are as small."""
+    small, part = _part(graph, group, kernel.down, kernel.across)
+    attrs = {**group.anchor.attrs, "config": kernel.config, "border": kernel.border}
+    return small, replace(part, ops=(Op(group.anchor.kind, group.anchor.args, attrs), *group.ops[1:]), tiled=None)
+
+
+def _part(graph: Graph, group: Group, down: int, across: int) -> tuple[Graph, Group]:
+    """A graph in which the group's values are as small as so many tiles, and the group."""
     anchor, out = group.anchor, graph.values[group.output]
     height, width = rectangle(group, out.shape, down, across)
     values: dict[str, Value] = dict(graph.values)
@@ -104,9 +119,4 @@ def rectangle_group(graph: Graph, group: Group, target: Target, down: int, acros
         if values[name].data is None and values[name].shape == out.shape:
             values[name] = replace(values[name], shape=(*out.shape[:2], height, width))
     values[data.name] = replace(data, shape=(*data.shape[:2], rows, columns))
-    small = replace(graph, values=values)
-    algorithm = ALGORITHMS[anchor.kind][anchor.attrs["algorithm"]]
-    workload = workload_of(small, group)
-    config = algorithm.default(workload, target, 1)
-    attrs = {**anchor.attrs, "config": config, "border": algorithm.border(workload, config)}
-    return small, replace(group, ops=(Op(anchor.kind, anchor.args, attrs), *group.ops[1:]), tiled=None)
+    return replace(graph, values=values), group

@@ -69,6 +69,7 @@ CASES = [
     Case(1, 2, 4, (7, 9), 0, Config(2, 2, 2, 3, prefetch=True)),
     Case(1, 4, 3, (8, 5), 1, Config(2, 3, 1, 2, by_channels=True)),
     Case(3, 1, 2, (9, 3), 77, Config(5, 1, 2, 1)),
+    Case(1, 4, 2, (8, 16), 5, Config(2, 2, 2, 2, spread=True)),
 ]
 
 
@@ -101,7 +102,8 @@ def test_the_largest_numbers(target: str, weight: int) -> None:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     small = st.integers(1, 3)
-    config = Config(draw(st.integers(1, 4)), 1, draw(small), draw(small), draw(st.booleans()), draw(st.booleans()))
+    tile, switches = [draw(small) for _ in range(2)], [draw(st.booleans()) for _ in range(3)]
+    config = Config(draw(st.integers(1, 4)), 1, *tile, *switches)
     out = (draw(st.integers(1, 9)), draw(st.integers(1, 9)))
     return Case(draw(small), draw(small), draw(small), out, draw(st.integers(0, 255)), config)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.errors import CompileError
 from evo_tvm.executor.plan_program import plan_program
 from evo_tvm.executor.program import Call, Copy, FillBorder, Program
@@ -15,8 +16,9 @@ from evo_tvm.plan.guard_branches import guard_branches
 from evo_tvm.plan.place_branches import place_branches
 from evo_tvm.plan.place_concats import place_concats
 from evo_tvm.plan.storage import Placement
-from evo_tvm.plan.tile_branches import rectangle, rectangles, tile_branches
+from evo_tvm.plan.tile_branches import rectangle, rectangle_group, rectangles, tile_branches
 from evo_tvm.target import host
+from evo_tvm.workload import Workload, workload_of
 from tests.plan.graphs import Draft, kinds
 
 
@@ -170,7 +172,11 @@ def test_two_exits_and_the_end_write_one_output() -> None:
 def tiled(d: Draft, side: int, on: str, off: str | None, gate: str) -> Graph:
     shape = d.values[on].shape
     d.op("select_tiles", "y", [gate, on, *([off] if off else [])], shape, side=side)
-    return tile_branches(d.graph("y"), host())
+    return tile_branches(d.graph("y"), by_rule)
+
+
+def by_rule(workload: Workload, algorithm: str) -> object:
+    return ALGORITHMS[workload.operator][algorithm].default(workload, host(), 1)
 
 
 def tile_draft(size: int = 8) -> tuple[Draft, str]:
@@ -195,13 +201,40 @@ def test_convolutions_behind_each_other_are_tiled_with_margins() -> None:
     assert rectangle(group, shape, 1, 1) == (6, 6) and rectangle(group, shape, 1, 2) == (6, 8)
 
 
+def test_each_rectangle_of_tiles_is_configured_by_its_own_workload() -> None:
+    d, x = tile_draft()
+    b = d.conv("b", d.conv("a", x, 16), 16)
+    d.op("select_tiles", "y", ["g", b, x], d.values[b].shape, side=4)
+    asked: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+
+    def configure(workload: Workload, algorithm: str) -> object:
+        asked.append((algorithm, workload.shapes[0][2:], workload.output[2:]))
+        return by_rule(workload, algorithm)
+
+    graph = tile_branches(d.graph("y"), configure)
+    name = next(g for g in graph.groups if g.output == "a").anchor.attrs["algorithm"]
+    sizes = [(4, 8), (8, 4), (4, 4), (6, 8), (8, 6), (6, 6)]
+    assert asked == [(name, size, size) for size in sizes]
+    for group in graph.groups:
+        if group.output in ("a", "b"):
+            assert group.tiled is not None
+            assert [(k.down, k.across) for k in group.tiled.kernels] == [(1, 2), (2, 1), (1, 1)]
+            for kernel in group.tiled.kernels:
+                small, part = rectangle_group(graph, group, kernel)
+                workload = workload_of(small, part)
+                assert part.anchor.attrs["config"] == kernel.config == by_rule(workload, name)
+                assert part.tiled is None and workload.output[2:] == rectangle(
+                    group, graph.values[group.output].shape, kernel.down, kernel.across
+                )
+
+
 def test_what_others_read_is_computed_whole() -> None:
     d, x = tile_draft()
     a = d.conv("a", x, 16)
     b = d.conv("b", a, 16)
     shape = d.values[b].shape
     d.op("select_tiles", "y", ["g", b, x], shape, side=4)
-    graph = tile_branches(d.graph("y", "a"), host())
+    graph = tile_branches(d.graph("y", "a"), by_rule)
     assert {g.output for g in graph.groups if g.tiled is not None} == {"b"}
 
 
@@ -226,5 +259,5 @@ def test_graphs_without_gates_stay_as_they_are() -> None:
     graph = assign_layouts(d.graph(d.conv("a", d.input("x", 1, 8, 6, 6), 8)), 8)
     assert place_branches(graph) is graph
     assert all(g.guards == () and g.tiled is None for g in guard_branches(graph).groups)
-    assert [*map(Group.__eq__, tile_branches(graph, host()).groups, graph.groups)] == [True] * len(graph.groups)
+    assert [*map(Group.__eq__, tile_branches(graph, by_rule).groups, graph.groups)] == [True] * len(graph.groups)
     assert np.all([v.layout == graph.values[n].layout for n, v in guard_branches(graph).values.items()])
