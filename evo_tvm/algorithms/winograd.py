@@ -39,7 +39,8 @@ _NOT_HIDDEN = 0.5
 #: Share of the multiply-add peak that the product of transformed tiles reaches.
 _PRODUCT_SHARE = 0.75
 #: Elements of a transformed tile that lie a multiple of so many bytes apart compete in the first cache: all of them are
-#: in an eighth of its places, or less. Measured on Zen 3: 5 to 20 % slower from 1024 on, up to 4 % below.
+#: in an eighth of its places, or less. On Zen 3 most kernels with strides of 1024 or more
+#: gained 4 to 20 % when spread (an experiment of 17 kernels, both ways in turn).
 _COMPETING_BYTES = 512
 
 
@@ -81,7 +82,7 @@ class _Winograd(Algorithm):
         oc_blocks = workload.output[1] // target.lanes_f32
         down, across = (math.ceil(extent / self.transform.m) for extent in workload.output[2:])
         operand, last = operand_of(target), down % rows
-        columns = 2 if operand is Operand.MEMORY else 1  # of one: 1.2 to 1.8 times as slow, measured on Zen 3
+        columns = 2 if operand is Operand.MEMORY else 1  # of one: clearly slower in experiments on Zen 3
         tile = register_tile(
             oc_blocks,
             rows,
