@@ -154,6 +154,18 @@ def known_times(target: Target, num_threads: int, log: Log, ranking: Ranking) ->
     return times
 
 
+def compared(
+    workloads: Sequence[Workload], taken: Sequence[Considered], target: Target, num_threads: int
+) -> list[float]:
+    """What each of `workloads` takes as considered, in milliseconds that compare: where one is an estimate, all are."""
+    if all(each.source != "rule" for each in taken):
+        return [each.latency_ms for each in taken]
+    return [
+        _estimate_ms(workload, each.algorithm, each.config, target, num_threads)
+        for workload, each in zip(workloads, taken, strict=True)
+    ]
+
+
 def _fastest(fitting: Sequence[Considered], considered: tuple[Considered, ...]) -> Decision:
     """Of those that were measured or predicted: what is predicted only has to be clearly faster."""
     best = min(fitting, key=lambda c: c.latency_ms / (1.0 if c.source == "log" else _WORTH_TRYING))

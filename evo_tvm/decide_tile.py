@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from evo_tvm.algorithms import ALGORITHMS
-from evo_tvm.decide import decide
+from evo_tvm.decide import Knowledge, compared, configure, decide
 from evo_tvm.errors import UsageError
 from evo_tvm.target import Target
-from evo_tvm.tune.log import log_of
 from evo_tvm.workload import Workload
 
 #: A tile may take this many times its share of the whole image's time.
@@ -23,30 +22,33 @@ def tile_candidates(height: int, width: int) -> tuple[int, ...]:
     return tuple(side for side in sides if height % side == 0 and width % side == 0)
 
 
-def choose_tile(workload: Workload, target: Target, num_threads: int = 1) -> int:
-    """The smallest tile of a convolution's output whose predicted time, over all tiles, is at most 1.3 of that of the
-    whole image; where there is none, the one with the least.
+def choose_tile(workload: Workload, target: Target, num_threads: int = 1, known: Knowledge | None = None) -> int:
+    """The smallest tile of a convolution's output whose time, over all tiles, is at most 1.3 of that of the whole
+    image; where there is none, the one with the least. Times are those of the algorithm that the whole image gets, in
+    the best configuration that is known of each: measured or predicted where all are, else all estimated.
 
-    Small tiles follow what matters in an image more closely. Han et al., "Latency-aware Spatial-wise Dynamic Networks"
-    (NeurIPS 2022) choose the granularity by a latency predictor, too. Raises UsageError: no tile divides the image.
+    known: what decides, in place of all that there is for the target. Small tiles follow what matters in an image more
+    closely. Han et al., "Latency-aware Spatial-wise Dynamic Networks" (NeurIPS 2022) choose the granularity by a
+    latency predictor, too. Raises UsageError: no tile divides the image, or the algorithm computes none that does.
     """
     _, _, height, width = workload.output
-    candidates = tile_candidates(height, width)
-    if not candidates:
+    known = known or Knowledge.of(target)
+    ranking = known.ranking(target, num_threads)
+    parts = {tile: tile_workload(workload, tile, tile) for tile in tile_candidates(height, width)}
+    ranking.prepare([workload, *parts.values()])
+    name = decide(workload, target, num_threads, known.log, ranking=ranking).algorithm
+    fits = ALGORITHMS[workload.operator][name].refusal
+    parts = {tile: part for tile, part in parts.items() if fits(part, target) is None}
+    if not parts:
         raise UsageError(
             f"an image of {height}x{width} pixels cannot be divided into square tiles",
             expected=f"a side of at least {_SMALLEST} pixels that divides both, twice or more",
         )
-    log = log_of(target)
-
-    def cycles(some: Workload) -> float:
-        decision = decide(some, target, num_threads, log)
-        algorithm = ALGORITHMS[some.operator][decision.algorithm]
-        return algorithm.cycles(some, algorithm.default(some, target, num_threads), target, num_threads)
-
-    whole = cycles(workload)
-    costs = {tile: cycles(tile_workload(workload, tile, tile)) * height * width / tile**2 for tile in candidates}
-    return next((tile for tile in candidates if costs[tile] <= _WORTH * whole), min(costs, key=costs.__getitem__))
+    several = [workload, *parts.values()]
+    configured = [configure(some, name, target, num_threads, known.log, ranking) for some in several]
+    whole, *each = compared(several, configured, target, num_threads)
+    costs = {tile: ms * height * width / tile**2 for tile, ms in zip(parts, each, strict=True)}
+    return next((tile for tile, cost in costs.items() if cost <= _WORTH * whole), min(costs, key=costs.__getitem__))
 
 
 def tile_of_image(shape: tuple[int, int, int, int], target: Target) -> int:

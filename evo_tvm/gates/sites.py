@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import tvm
@@ -80,6 +81,7 @@ def find_sites(module: tvm.IRModule, target: Target) -> tuple[Site, ...]:
     variables = Variables(module)
     blocks = residual_blocks(variables)
     found = [*_convolutions(variables)]
+    tile_of = cache(partial(tile_of_image, target=target))
     for name, block in blocks.items():
         feature, shape = block.shortcut.name, _image(block.shortcut)
         inside = variables.ancestors(block.body.name)
@@ -90,7 +92,7 @@ def find_sites(module: tvm.IRModule, target: Target) -> tuple[Site, ...]:
         if any(operator_name(value) in _ROUNDINGS for value in between):
             found.append(Site(name, "precision", feature, shape[1], 1))
         elif tile_candidates(*shape[2:]) and _plain(variables, block):
-            tile = tile_of_image(shape, target)
+            tile = tile_of(shape)
             found.append(Site(name, "space", feature, shape[1], 1, tile, (shape[2] // tile, shape[3] // tile)))
     classes = classes_of(variables)
     for name in list(blocks)[:-1] if classes else ():

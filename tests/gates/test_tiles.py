@@ -96,18 +96,3 @@ def test_tiles_divide_the_image() -> None:
     with pytest.raises(UsageError, match="an image of 7x7 pixels cannot be divided into square tiles"):
         tile_of_image((1, 512, 7, 7), host())
     assert tile_of_image((1, 64, 56, 56), host()) in (4, 7, 8, 14, 28)
-
-
-def test_the_predictor_takes_larger_tiles_where_small_ones_cost_more() -> None:
-    """A 3x3 convolution of 64 channels at 56x56: tiles of 4 pixels leave most of a register tile idle."""
-    from dataclasses import replace
-
-    from evo_tvm.decide_tile import choose_tile, tile_workload
-    from evo_tvm.workload import Workload
-
-    same = ("stride", (1, 1)), ("padding", (1, 1, 1, 1)), ("dilation", (1, 1)), ("groups", (1,))
-    whole = Workload("conv2d", ((1, 64, 56, 56), (64, 64, 3, 3)), (1, 64, 56, 56), tuple(sorted(same)))
-    assert tile_workload(whole, 14, 28) == replace(
-        whole, shapes=((1, 64, 14, 28), (64, 64, 3, 3)), output=(1, 64, 14, 28)
-    )
-    assert choose_tile(whole, host()) > 4
