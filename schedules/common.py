@@ -125,13 +125,22 @@ def pixels_as_one_axis(func: tirx.PrimFunc) -> Schedule:
 
 
 def prefetch(
-    sch: Schedule, block: SBlockRV, at: LoopRV, parameter: int, panel_bytes: int, panels: int, reads: int
+    sch: Schedule,
+    block: SBlockRV,
+    at: LoopRV,
+    parameter: int,
+    panel_bytes: int,
+    panels: int,
+    reads: int,
+    linear: bool,
 ) -> None:
     """Each step of loop `at` around `block` fetches its share of the panel after the one that it works on.
 
     The kernel reads all of `parameter`, `panels` times `panel_bytes`, front to back, `reads` times over.
+    linear: addresses grow by as much in each step of the loop; else each is worked out by itself.
     """
     loops = sch.get_loops(block)
     place = next(i for i, loop in enumerate(loops) if sch.get(loop).same_as(sch.get(at)))
     steps = math.prod(extent(sch, loop) for loop in loops[: place + 1])
-    sch.annotate(at, "evo_prefetch", [parameter, panel_bytes, panels, max(1, steps // (panels * reads))])
+    name = "evo_linear_prefetch" if linear else "evo_prefetch"
+    sch.annotate(at, name, [parameter, panel_bytes, panels, max(1, steps // (panels * reads))])

@@ -37,7 +37,8 @@ class Config:
     group_rows: output rows that all output channels work on before the next rows begin (a divisor of the rows; 0: all);
     depth_chunk: steps of input channels whose sum is put aside (a divisor of a group's; 0: all);
     depth_outer: the loop over chunks lies outside that over output channels: for inputs larger than the second cache;
-    prefetch: fetch the next panel of weights into the second cache meanwhile.
+    prefetch: fetch the next panel of weights into the second cache meanwhile; linear_prefetch: at addresses that grow
+    by as much in each step, see `evo_tvm.executor.insert_prefetch`. Kernels in logs from before it are without.
     """
 
     oc_tile: int = 1
@@ -47,6 +48,7 @@ class Config:
     depth_chunk: int = 0
     depth_outer: bool = False
     prefetch: bool = False
+    linear_prefetch: bool = False
 
 
 def schedule(func: tirx.PrimFunc, config: Config) -> Schedule:
@@ -142,7 +144,7 @@ def _reduce(sch: Schedule, block: SBlockRV, loops: list[LoopRV], start_loops: in
     for loop in (i, j, o):
         sch.unroll(loop)
     if config.prefetch:
-        _prefetch_weights(sch, block, ci, reads)
+        _prefetch_weights(sch, block, ci, reads, config.linear_prefetch)
     if not four:
         sch.vectorize(lanes)
     keep_in_registers(sch, sch.decompose_reduction(block, co), start_loops)
@@ -150,8 +152,8 @@ def _reduce(sch: Schedule, block: SBlockRV, loops: list[LoopRV], start_loops: in
         sch.annotate(lanes, "evo_dot", 1)
 
 
-def _prefetch_weights(sch: Schedule, block: SBlockRV, at: LoopRV, reads: int) -> None:
+def _prefetch_weights(sch: Schedule, block: SBlockRV, at: LoopRV, reads: int, linear: bool) -> None:
     """Each step of loop `at`, the innermost of the reduction, fetches its share of the next panel of weights."""
     weight = [int(e) for e in sch.mod["main"].params[1].ty.shape]
     panel_bytes = math.prod(weight[2:]) * (1 if dots(sch) else 4)
-    prefetch(sch, block, at, 1, panel_bytes, weight[0] * weight[1], reads)
+    prefetch(sch, block, at, 1, panel_bytes, weight[0] * weight[1], reads, linear)

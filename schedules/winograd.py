@@ -24,10 +24,10 @@ class Config:
     """Tunables. `group_rows` rows of tiles are transformed together; in their product `oc_tile` channel blocks by
     `row_tile` by `column_tile` tiles are kept in registers.
 
-    prefetch: fetch the weights of the next product meanwhile; by_channels: threads share out the output channels of a
-    group, so that each reads its part of the weights, instead of the groups. spread: the elements of a transformed
-    tile, which are written one after the other, lie an odd number of cache lines apart, so that they do not compete for
-    the same few places in the first cache.
+    prefetch, linear_prefetch: fetch the weights of the next product meanwhile, as of `spatial_pack`; by_channels:
+    threads share out the output channels of a group, so that each reads its part of the weights, instead of the groups.
+    spread: the elements of a transformed tile, which are written one after the other, lie an odd number of cache lines
+    apart, so that they do not compete for the same few places in the first cache.
     """
 
     group_rows: int = 1
@@ -37,6 +37,7 @@ class Config:
     prefetch: bool = False
     by_channels: bool = False
     spread: bool = False
+    linear_prefetch: bool = False
 
 
 #: Bytes of a cache line.
@@ -92,7 +93,8 @@ def schedule(func: tirx.PrimFunc, m: int, config: Config) -> Schedule:
 
     if config.prefetch:
         weight = [int(e) for e in func.params[1].ty.shape]
-        prefetch(sch, product, k, 1, math.prod(weight[2:]) * (2 if in_pairs else 4), weight[0] * weight[1], reads)
+        panel_bytes = math.prod(weight[2:]) * (2 if in_pairs else 4)
+        prefetch(sch, product, k, 1, panel_bytes, weight[0] * weight[1], reads, config.linear_prefetch)
     for loop in (yi, xi, po):
         sch.unroll(loop)
     if not in_pairs:

@@ -94,7 +94,7 @@ class _Winograd(Algorithm):
             columns=columns,
         )
         fetch = target.isa == "x86" and self._weight_bytes(workload) > target.l2_bytes // 2
-        return Config(rows, *tile, fetch, by_channels, self._compete(workload, rows))
+        return Config(rows, *tile, fetch, by_channels, self._compete(workload, rows), fetch)
 
     def _compete(self, workload: Workload, rows: int) -> bool:
         """Whether the elements of a transformed tile would compete in the first cache."""
@@ -112,8 +112,8 @@ class _Winograd(Algorithm):
             if rows == down or down % rows == 0 or rows <= 8:
                 spread = self._compete(workload, rows)
                 for tile in self._register_tiles(workload, target, rows):
-                    for switches in itertools.product(either, either[: min(num_threads, 2)]):
-                        yield Config(rows, *tile, *switches, spread)
+                    for fetch, by_channels in itertools.product(either, either[: min(num_threads, 2)]):
+                        yield Config(rows, *tile, fetch, by_channels, spread, fetch)
 
     def _register_tiles(self, workload: Workload, target: Target, rows: int) -> list[tuple[int, int, int]]:
         blocks, across = workload.output[1] // target.lanes_f32, math.ceil(workload.output[3] / self.transform.m)

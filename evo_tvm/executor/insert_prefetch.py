@@ -1,4 +1,5 @@
-"""loop annotated "evo_prefetch" => the same loop, whose every step also asks for some cache lines of a later tile.
+"""loop annotated "evo_prefetch" => the same loop, whose every step also asks for some cache lines of a later tile; one
+request stands before the loop, where that is enough.
 
 A kernel that reads its weights once from memory waits for them while it works on its first tile, and leaves memory idle
 during the others. Here each step of the reduction fetches its share of what the next tiles need into the second cache,
@@ -7,17 +8,18 @@ so that memory and arithmetic overlap. Hardware prefetchers do not see that far:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tvm
 from tvm import tirx
-from tvm.ir import IRModule, Var
+from tvm.ir import Expr, IRModule, Var
 from tvm.tirx import stmt as tir_stmt
 
 from evo_tvm.executor.rewrite_statements import rewrite_statements, with_body
 
-#: The annotation: [parameter's number, bytes of a panel of it, panels, steps of the loop nest that work on a panel].
-ANNOTATION = "evo_prefetch"
+#: The annotations, of addresses that are linear in the innermost loop, and of others: [parameter's number, bytes of a
+#: panel of it, panels, steps of the loop nest that work on a panel].
+LINEAR, ANNOTATION = "evo_linear_prefetch", "evo_prefetch"
 _LINE_BYTES = 64
 _READ, _SECOND_CACHE, _DATA = 0, 2, 1
 
@@ -30,27 +32,56 @@ def insert_prefetch(mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
 
 def _insert(func: tirx.PrimFunc) -> tirx.PrimFunc:
     def rewrite(stmt: tirx.Stmt, loops: tuple[tir_stmt.For, ...]) -> tirx.Stmt:
-        if not isinstance(stmt, tir_stmt.For) or ANNOTATION not in stmt.annotations:
+        if not isinstance(stmt, tir_stmt.For) or not (ANNOTATION in stmt.annotations or LINEAR in stmt.annotations):
             return stmt
-        parameter, panel_bytes, panels, steps = (int(e) for e in stmt.annotations[ANNOTATION])
-        fetches = _fetches(func.params[parameter], panel_bytes, panels, steps, (*loops, stmt))
+        linear = LINEAR in stmt.annotations
+        parameter, panel_bytes, panels, steps = (int(e) for e in stmt.annotations[LINEAR if linear else ANNOTATION])
+        buffer, lines, runs = func.params[parameter], -(-panel_bytes // _LINE_BYTES), steps // int(stmt.extent)
+        if linear and lines <= runs:  # at most a line for all of the innermost loop
+            return tir_stmt.SeqStmt([*_fetches(buffer, _share, lines, panels, runs, loops), stmt])
+        share = _linear_share if linear else _share
+        fetches = _fetches(buffer, share, lines, panels, steps, (*loops, stmt))
         return with_body(stmt, tir_stmt.SeqStmt([*fetches, stmt.body]))
 
     return func.with_body(rewrite_statements(func.body, rewrite))
 
 
-def _fetches(buffer: Var, panel_bytes: int, panels: int, steps: int, nest: Sequence[tir_stmt.For]) -> list[tirx.Stmt]:
-    """This step's share of the panel after the present one; the steps of all loops of the nest count on."""
+#: Loops outside in, lines of a panel, panels, steps that work on a panel, elements of a line => where a step's fetches
+#: begin: (lines, elements beyond).
+_Share = Callable[[Sequence[tir_stmt.For], int, int, int, int], tuple[Expr, Expr | int]]
+
+
+def _share(nest: Sequence[tir_stmt.For], lines: int, panels: int, steps: int, line: int) -> tuple[Expr, int]:
+    """The panel after the present one, divided among its steps; the steps of all loops of the nest count on."""
+    return tirx.floordiv(_step(nest, panels * steps) * lines, steps) + lines, 0
+
+
+def _linear_share(nest: Sequence[tir_stmt.For], lines: int, panels: int, steps: int, line: int) -> tuple[Expr, Expr]:
+    """The same with one division for the whole innermost loop, whose steps follow each other at a constant distance: a
+    division in each step takes longer than the multiply-adds of a small register tile. The distance is rounded up to
+    elements, so that the last steps of the innermost loop may ask for what the next ones ask for again."""
+    *outer, inner = nest
+    first, _ = _share(outer, lines, panels, max(1, steps // int(inner.extent)), line)
+    distance = -(-lines // steps) * line if lines > steps else -(-lines * line // steps)
+    return first, (inner.loop_var - inner.min) * distance
+
+
+def _step(nest: Sequence[tir_stmt.For], once: int) -> Expr:
+    """How many steps of the loops came before, since all panels were begun last; once: those of reading all panels."""
     step, total = tirx.const(0, "int32"), 1
     for loop in nest:
         step, total = step * loop.extent + (loop.loop_var - loop.min), total * int(loop.extent)
-    if total > steps * panels:  # the panels are read again
-        step = tirx.floormod(step, steps * panels)
-    lines = -(-panel_bytes // _LINE_BYTES)
-    first = tirx.floordiv(step * lines, steps) + lines
+    return tirx.floormod(step, once) if total > once else step
+
+
+def _fetches(
+    buffer: Var, share: _Share, lines: int, panels: int, steps: int, nest: Sequence[tir_stmt.For]
+) -> list[tirx.Stmt]:
+    """This step's share of the panel after the present one."""
     origin = [0] * (len(buffer.ty.shape) - 1)
     line = _LINE_BYTES * 8 // tvm.DataType(str(buffer.ty.dtype)).bits  # in elements
-    places = [[*origin, (first + i) * line] for i in range(-(-lines // steps))]
+    first, beyond = share(nest, lines, panels, steps, line)
+    places = [[*origin, (first + i) * line + beyond] for i in range(-(-lines // steps))]
     return [
         tir_stmt.Evaluate(
             tirx.call_intrin(

@@ -21,6 +21,7 @@ from tvm import tirx
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
+from evo_tvm.executor.workers import worker_count
 from evo_tvm.target import Target
 from evo_tvm.tune.folders import log_name
 from evo_tvm.tune.log import append, read_records
@@ -119,7 +120,7 @@ def tune_function(
                 runner=runner,
                 database="memory",
                 measure_callbacks=callbacks,
-                num_tuning_cores=1,
+                num_tuning_cores=worker_count(),
             )
         except Exception:  # TVM may make an error of its own of `_Stop`
             if not runner.stopped:

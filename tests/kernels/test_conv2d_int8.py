@@ -80,10 +80,10 @@ CONFIGS = [
     Config(1, 3, 5, group_rows=3),
     Config(2, 1, 5, group_rows=1, prefetch=True),
     Config(1, 1, 5, depth_chunk=4),
-    Config(2, 1, 4, depth_chunk=2, prefetch=True),
+    Config(2, 1, 4, depth_chunk=2, prefetch=True, linear_prefetch=True),
     Config(1, 2, 5, group_rows=2, depth_chunk=8),
     Config(2, 1, 5, depth_chunk=4, depth_outer=True),
-    Config(1, 2, 3, group_rows=6, depth_chunk=1, depth_outer=True, prefetch=True),
+    Config(1, 2, 3, group_rows=6, depth_chunk=1, depth_outer=True, prefetch=True, linear_prefetch=True),
 ]
 
 
@@ -125,7 +125,8 @@ def test_the_largest_sums(target: str, weight: int) -> None:
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
-    return Config(draw(upto(3)), draw(upto(3)), draw(upto(5)), prefetch=draw(st.booleans()))
+    switches = {name: draw(st.booleans()) for name in ("prefetch", "linear_prefetch")}
+    return Config(draw(upto(3)), draw(upto(3)), draw(upto(5)), **switches)
 
 
 @on_all_targets(

@@ -67,6 +67,7 @@ CASES = [
     Case(2, 1, 3, (5, 7), 255),
     Case(1, 3, 1, (1, 1), 9),
     Case(1, 2, 4, (7, 9), 0, Config(2, 2, 2, 3, prefetch=True)),
+    Case(1, 2, 4, (7, 9), 0, Config(2, 2, 2, 3, prefetch=True, linear_prefetch=True)),
     Case(1, 4, 3, (8, 5), 1, Config(2, 3, 1, 2, by_channels=True)),
     Case(3, 1, 2, (9, 3), 77, Config(5, 1, 2, 1)),
     Case(1, 4, 2, (8, 16), 5, Config(2, 2, 2, 2, spread=True)),
