@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evo_tvm.algorithms import ALGORITHMS
 from evo_tvm.decide import Knowledge, compared, configure, decide
 from evo_tvm.errors import UsageError
 from evo_tvm.target import Target
@@ -29,22 +28,20 @@ def choose_tile(workload: Workload, target: Target, num_threads: int = 1, known:
 
     known: what decides, in place of all that there is for the target. Small tiles follow what matters in an image more
     closely. Han et al., "Latency-aware Spatial-wise Dynamic Networks" (NeurIPS 2022) choose the granularity by a
-    latency predictor, too. Raises UsageError: no tile divides the image, or the algorithm computes none that does.
+    latency predictor, too. Raises UsageError: no tile divides the image.
     """
     _, _, height, width = workload.output
-    known = known or Knowledge.of(target)
-    ranking = known.ranking(target, num_threads)
     parts = {tile: tile_workload(workload, tile, tile) for tile in tile_candidates(height, width)}
-    ranking.prepare([workload, *parts.values()])
-    name = decide(workload, target, num_threads, known.log, ranking=ranking).algorithm
-    fits = ALGORITHMS[workload.operator][name].refusal
-    parts = {tile: part for tile, part in parts.items() if fits(part, target) is None}
     if not parts:
         raise UsageError(
             f"an image of {height}x{width} pixels cannot be divided into square tiles",
             expected=f"a side of at least {_SMALLEST} pixels that divides both, twice or more",
         )
+    known = known or Knowledge.of(target)
+    ranking = known.ranking(target, num_threads)
     several = [workload, *parts.values()]
+    ranking.prepare(several)
+    name = decide(workload, target, num_threads, known.log, ranking=ranking).algorithm
     configured = [configure(some, name, target, num_threads, known.log, ranking) for some in several]
     whole, *each = compared(several, configured, target, num_threads)
     costs = {tile: ms * height * width / tile**2 for tile, ms in zip(parts, each, strict=True)}

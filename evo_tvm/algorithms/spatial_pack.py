@@ -64,7 +64,7 @@ class SpatialPack(Algorithm):
         if by_rows and chunk and s.chunk(2 * CHUNK) == 0:
             chunk, depth_outer = 0, False  # a row's input stays in cache: one sum over the whole depth
         fetch = target.isa == "x86" and s.weight_bytes > target.l2_bytes // (2 if by_rows else 8)
-        return Config(*tile, rows, chunk, depth_outer, fetch, fetch)
+        return Config(*tile, rows, chunk, depth_outer, fetch, linear_prefetch=fetch)
 
     def space(self, workload: Workload, target: Target, num_threads: int) -> Iterable[Config]:
         """All sensible register tiles, panels and orders of the loops."""
@@ -91,7 +91,7 @@ class SpatialPack(Algorithm):
                         continue
                     if chunk == 0 and not whole:
                         continue
-                    yield Config(*tile, rows, chunk, depth_outer, fetch, fetch)
+                    yield Config(*tile, rows, chunk, depth_outer, fetch, linear_prefetch=fetch)
 
     def cycles(self, workload: Workload, config: Config, target: Target, num_threads: int) -> float:
         """Arithmetic over all tiles, and what of the weights' way from memory is not hidden behind it."""

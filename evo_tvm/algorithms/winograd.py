@@ -39,8 +39,7 @@ _NOT_HIDDEN = 0.5
 #: Share of the multiply-add peak that the product of transformed tiles reaches.
 _PRODUCT_SHARE = 0.75
 #: Elements of a transformed tile that lie a multiple of so many bytes apart compete in the first cache: all of them are
-#: in an eighth of its places, or less. On Zen 3 most kernels with strides of 1024 or more
-#: gained 4 to 20 % when spread (an experiment of 17 kernels, both ways in turn).
+#: in an eighth of its places, or less.
 _COMPETING_BYTES = 512
 
 
@@ -94,7 +93,7 @@ class _Winograd(Algorithm):
             columns=columns,
         )
         fetch = target.isa == "x86" and self._weight_bytes(workload) > target.l2_bytes // 2
-        return Config(rows, *tile, fetch, by_channels, self._compete(workload, rows), fetch)
+        return Config(rows, *tile, fetch, by_channels, self._compete(workload, rows), linear_prefetch=fetch)
 
     def _compete(self, workload: Workload, rows: int) -> bool:
         """Whether the elements of a transformed tile would compete in the first cache."""
@@ -113,7 +112,7 @@ class _Winograd(Algorithm):
                 spread = self._compete(workload, rows)
                 for tile in self._register_tiles(workload, target, rows):
                     for fetch, by_channels in itertools.product(either, either[: min(num_threads, 2)]):
-                        yield Config(rows, *tile, fetch, by_channels, spread, fetch)
+                        yield Config(rows, *tile, fetch, by_channels, spread, linear_prefetch=fetch)
 
     def _register_tiles(self, workload: Workload, target: Target, rows: int) -> list[tuple[int, int, int]]:
         blocks, across = workload.output[1] // target.lanes_f32, math.ceil(workload.output[3] / self.transform.m)

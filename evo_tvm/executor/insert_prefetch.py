@@ -8,7 +8,7 @@ so that memory and arithmetic overlap. Hardware prefetchers do not see that far:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tvm
 from tvm import tirx
@@ -37,51 +37,39 @@ def _insert(func: tirx.PrimFunc) -> tirx.PrimFunc:
         linear = LINEAR in stmt.annotations
         parameter, panel_bytes, panels, steps = (int(e) for e in stmt.annotations[LINEAR if linear else ANNOTATION])
         buffer, lines, runs = func.params[parameter], -(-panel_bytes // _LINE_BYTES), steps // int(stmt.extent)
-        if linear and lines <= runs:  # at most a line for all of the innermost loop
-            return tir_stmt.SeqStmt([*_fetches(buffer, _share, lines, panels, runs, loops), stmt])
-        share = _linear_share if linear else _share
-        fetches = _fetches(buffer, share, lines, panels, steps, (*loops, stmt))
+        if not linear:
+            fetches = _fetches(buffer, lines, panels, steps, (*loops, stmt))
+        elif lines <= runs:  # at most a line for all of the innermost loop
+            return tir_stmt.SeqStmt([*_fetches(buffer, lines, panels, runs, loops), stmt])
+        else:
+            fetches = _fetches(buffer, lines, panels, steps, loops, stmt)
         return with_body(stmt, tir_stmt.SeqStmt([*fetches, stmt.body]))
 
     return func.with_body(rewrite_statements(func.body, rewrite))
 
 
-#: Loops outside in, lines of a panel, panels, steps that work on a panel, elements of a line => where a step's fetches
-#: begin: (lines, elements beyond).
-_Share = Callable[[Sequence[tir_stmt.For], int, int, int, int], tuple[Expr, Expr | int]]
-
-
-def _share(nest: Sequence[tir_stmt.For], lines: int, panels: int, steps: int, line: int) -> tuple[Expr, int]:
-    """The panel after the present one, divided among its steps; the steps of all loops of the nest count on."""
-    return tirx.floordiv(_step(nest, panels * steps) * lines, steps) + lines, 0
-
-
-def _linear_share(nest: Sequence[tir_stmt.For], lines: int, panels: int, steps: int, line: int) -> tuple[Expr, Expr]:
-    """The same with one division for the whole innermost loop, whose steps follow each other at a constant distance: a
-    division in each step takes longer than the multiply-adds of a small register tile. The distance is rounded up to
-    elements, so that the last steps of the innermost loop may ask for what the next ones ask for again."""
-    *outer, inner = nest
-    first, _ = _share(outer, lines, panels, max(1, steps // int(inner.extent)), line)
-    distance = -(-lines // steps) * line if lines > steps else -(-lines * line // steps)
-    return first, (inner.loop_var - inner.min) * distance
-
-
-def _step(nest: Sequence[tir_stmt.For], once: int) -> Expr:
-    """How many steps of the loops came before, since all panels were begun last; once: those of reading all panels."""
-    step, total = tirx.const(0, "int32"), 1
-    for loop in nest:
-        step, total = step * loop.extent + (loop.loop_var - loop.min), total * int(loop.extent)
-    return tirx.floormod(step, once) if total > once else step
-
-
 def _fetches(
-    buffer: Var, share: _Share, lines: int, panels: int, steps: int, nest: Sequence[tir_stmt.For]
+    buffer: Var,
+    lines: int,
+    panels: int,
+    steps: int,
+    nest: Sequence[tir_stmt.For],
+    inner: tir_stmt.For | None = None,
 ) -> list[tirx.Stmt]:
-    """This step's share of the panel after the present one."""
+    """A step's share of the panel after the present one; the steps of all loops of the nest count on.
+
+    inner: the innermost loop, where its steps follow each other at a constant distance, for one division for all of
+    them: one in each step takes longer than the multiply-adds of a small register tile. The distance is rounded up to
+    elements, so that its last steps may ask for what the next ones ask for again.
+    """
     origin = [0] * (len(buffer.ty.shape) - 1)
     line = _LINE_BYTES * 8 // tvm.DataType(str(buffer.ty.dtype)).bits  # in elements
-    first, beyond = share(nest, lines, panels, steps, line)
-    places = [[*origin, (first + i) * line + beyond] for i in range(-(-lines // steps))]
+    each = -(-lines // steps)
+    runs = steps if inner is None else max(1, steps // int(inner.extent))
+    first = tirx.floordiv(_step(nest, panels * runs) * lines, runs) + lines
+    distance = each * line if lines > steps else -(-lines * line // steps)
+    beyond = 0 if inner is None else (inner.loop_var - inner.min) * distance
+    places = [[*origin, (first + i) * line + beyond] for i in range(each)]
     return [
         tir_stmt.Evaluate(
             tirx.call_intrin(
@@ -90,3 +78,11 @@ def _fetches(
         )
         for at in places
     ]
+
+
+def _step(nest: Sequence[tir_stmt.For], once: int) -> Expr:
+    """How many steps of the loops came before, since all panels were begun last; once: those of reading all panels."""
+    step, total = tirx.const(0, "int32"), 1
+    for loop in nest:
+        step, total = step * loop.extent + (loop.loop_var - loop.min), total * int(loop.extent)
+    return tirx.floormod(step, once) if total > once else step

@@ -103,7 +103,7 @@ def test_the_largest_numbers(target: str, weight: int) -> None:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     small = st.integers(1, 3)
-    tile, switches = [draw(small) for _ in range(2)], [draw(st.booleans()) for _ in range(3)]
+    tile, switches = [draw(small) for _ in range(2)], [draw(st.booleans()) for _ in range(4)]
     config = Config(draw(st.integers(1, 4)), 1, *tile, *switches)
     out = (draw(st.integers(1, 9)), draw(st.integers(1, 9)))
     return Case(draw(small), draw(small), draw(small), out, draw(st.integers(0, 255)), config)
