@@ -16,6 +16,7 @@ from evo_tvm.frontend import import_onnx
 from evo_tvm.pipeline import CLEAN_UP, kernel_graph
 from evo_tvm.plan.workloads_to_measure import workloads_to_measure
 from evo_tvm.target import Target, resolve
+from evo_tvm.tune.ctrl_c import CtrlC
 from evo_tvm.tune.fixed_kernels import functions
 from evo_tvm.tune.folders import VARIABLE, user_folder
 from evo_tvm.tune.one_kernel import Candidate
@@ -76,12 +77,19 @@ def tune(
         from evo_tvm.tune.measure_board import BoardMeasurer
 
         measurer = BoardMeasurer(resolved, board)
-    found = search(workloads, resolved, num_threads, folder, trials, seconds, algorithms, seed, progress, measurer)
-    if of_tir and not algorithms and board is None:
-        from evo_tvm.tune.metaschedule import tune_functions
+    with CtrlC() as ctrl_c:
 
-        left = None if seconds is None else seconds - (time.monotonic() - begin)
-        found += tune_functions(of_tir, resolved, num_threads, folder, trials, left, progress)
+        def report(text: str, done: int, total: int) -> None:
+            ctrl_c.check()
+            if progress is not None:
+                progress(text, done, total)
+
+        found = search(workloads, resolved, num_threads, folder, trials, seconds, algorithms, seed, report, measurer)
+        if of_tir and not algorithms and board is None:
+            from evo_tvm.tune.metaschedule import tune_functions
+
+            left = None if seconds is None else seconds - (time.monotonic() - begin)
+            found += tune_functions(of_tir, resolved, num_threads, folder, trials, left, report)
     return found
 
 

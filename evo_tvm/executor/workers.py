@@ -10,7 +10,6 @@ import gc
 import os
 import signal
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from evo_tvm.errors import CompileError, EvoError, UsageError
 from evo_tvm.runtime.cpu import usable_cores
+from evo_tvm.runtime.fork import fork
 
 #: How many processes compile at a time, where not as many as there are usable cores.
 VARIABLE = "EVO_TVM_JOBS"
@@ -114,14 +114,11 @@ class Workers(Generic[_T]):
 
     def _fork(self) -> _Worker:
         ours, theirs = Pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any other thread
-            pid = os.fork()
+        pid = fork()
         if pid == 0:
             status = 1
             try:
                 gc.disable()  # to collect would copy memory that the processes share
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
                 for connection in (ours, *(worker.connection for worker in self._workers)):
                     connection.close()
                 self._serve(theirs)

@@ -32,6 +32,7 @@ from evo_tvm.rpc.protocol import (
     send_number,
     send_text,
 )
+from evo_tvm.runtime.fork import fork
 
 #: How long a client may take for its handshake, and a session for its end after its client is gone.
 HANDSHAKE_S, GRACE_S = 10.0, 2.0
@@ -155,7 +156,7 @@ class Server:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         alive, hold = os.pipe()  # the child holds an end, so that its death is seen at the other
         sys.stdout.flush()
-        child = os.fork()
+        child = fork()
         if child == 0:
             self._listener.close()
             if self._tracker is not None:

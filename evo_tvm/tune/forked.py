@@ -7,13 +7,13 @@ import os
 import signal
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Generic, TypeVar
 
 from evo_tvm.errors import CompileError
+from evo_tvm.runtime.fork import fork
 
 _T = TypeVar("_T")
 
@@ -27,14 +27,11 @@ class Forked(Generic[_T]):
     def __init__(self, work: Callable[[], _T]) -> None:
         self.connection, theirs = Pipe()
         self.started = time.monotonic()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any other thread
-            self.pid = os.fork()
+        self.pid = fork()
         if self.pid == 0:
             status = 1
             try:
                 gc.disable()  # to collect would copy memory that the processes share
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
                 os.setpgid(0, 0)  # and what we start with us
                 self.connection.close()
                 _serve(work, theirs)
