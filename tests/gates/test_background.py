@@ -23,7 +23,8 @@ from evo_tvm.gates.train_forward_forward import train_forward_forward
 MODELS = Path(__file__).parents[1] / "data" / "models"
 SITES = (Site("Relu_9", "skip", "Relu_2", 12, 1), Site("Relu_9", "exit", "Relu_9", 20, 10))
 HIDDEN = {SITES[0]: 8, SITES[1]: 12}
-PATIENCE_S = 120
+#: Training comes last: where other processes want all cores, a round takes minutes.
+PATIENCE_S = 300
 
 
 def filled(count: int = 1500) -> Sampler:
